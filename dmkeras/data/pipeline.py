@@ -1,0 +1,46 @@
+"""From unbatched records to batches: small sets are held in memory and gathered by index, which costs no time per record."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def to_arrays(dataset):
+    """An unbatched dataset of dicts, all records of one shape -> `{key: array [N, ...]}`.
+
+    Raises:
+        ValueError: if the dataset is empty or its records differ in shape.
+    """
+    shapes = {key: spec.shape for key, spec in dataset.element_spec.items()}
+    loose = [key for key, shape in shapes.items() if not shape.is_fully_defined()]
+    if loose:
+        raise ValueError(f"records differ in the shape of {', '.join(loose)}: resize or pad them before to_arrays()")
+    parts = list(dataset.batch(1000).as_numpy_iterator())
+    if not parts:
+        raise ValueError("expected a dataset of at least one record, received an empty one")
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def batches(arrays, batch_size, seed=None, drop_remainder=False):
+    """Batches of arrays in memory, shuffled if a seed is given.
+
+    Args:
+        arrays: an array `[N, ...]`, a dict or tuple of such, or an unbatched dataset of dicts (read by `to_arrays`).
+        batch_size: records per batch.
+        seed: int64 scalar, a number or a tensor; the order is a function of it alone. None keeps the given order.
+        drop_remainder: whether a last, smaller batch is left out.
+
+    Returns:
+        A `tf.data.Dataset` of known cardinality whose elements have the structure of `arrays`.
+    """
+    if isinstance(arrays, tf.data.Dataset):
+        arrays = to_arrays(arrays)
+    with tf.init_scope():  # inside a traced function the arrays would become constants of its graph
+        arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+        count = len(tf.nest.flatten(arrays)[0])
+    if batch_size < 1 or (drop_remainder and batch_size > count):
+        raise ValueError(f"batch_size must be from 1 to the {count} records, received {batch_size}")
+    order = tf.range(count)
+    if seed is not None:
+        order = tf.random.experimental.stateless_shuffle(order, tf.stack([tf.cast(seed, "int64"), 0]))
+    indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder)
+    return indices.map(lambda index: tf.nest.map_structure(lambda array: tf.gather(array, index), arrays))
