@@ -1,0 +1,137 @@
+"""What a version says of itself: signatures, tensors with their units, class, configuration and software.
+
+The card is `assets.extra/model_card.json`; a version that another tool wrote has none, and is described from its graph.
+No TensorFlow here.
+"""
+
+import json
+import math
+import typing
+
+from dmkeras.serving.folders import DamagedError
+
+FILE = "assets.extra/model_card.json"
+LABELS = "assets.extra/labels.txt"
+HOST = "http://localhost:8501"
+KEYS = ("name", "class", "created", "parameters", "labels", "software", "signatures", "config")
+INLINE = 16  # numbers a row that a curl line spells out
+
+# The house's units (README, "Units"): a tensor's name says what it holds, in every model.
+UNITS = {
+    "image": "values in [0, 1]",
+    "image_bytes": "a JPEG or PNG file",
+    "seed": "any two integers for each row",
+    "boxes": "x1, y1, x2, y2 in pixels, x2 and y2 exclusive",
+    "proposals": "x1, y1, x2, y2 in pixels, x2 and y2 exclusive",
+    "detection_boxes": "ymin, xmin, ymax, xmax in [0, 1] of the picture",
+    "detection_scores": "in [0, 1], falling",
+    "detection_classes": "index into the labels, from 0",
+    "num_detections": "rows that are filled",
+    "label": "index into the labels, from 0",
+    "probabilities": "in [0, 1], one for each label",
+    "logits": "any real number; softmax or sigmoid makes probabilities of them",
+    "nll": "nats per image",
+    "elbo": "nats per image",
+    "kl": "nats per image",
+    "log_prob": "nats per image",
+    "bits_per_dim": "bits per dimension",
+    "angle": "radians",
+}
+
+
+class Tensor(typing.NamedTuple):
+    """An input or an output of a signature; `shape` has None for the batch and for sizes that vary."""
+
+    name: str
+    dtype: str
+    shape: tuple
+
+
+def unit(name):
+    """What the numbers of a tensor of this name mean, or None where the house has no unit for it."""
+    singular = name.removesuffix("s")
+    return UNITS.get(name) or UNITS.get(singular) or ("a PNG or JPEG file" if name.endswith("_bytes") else None)
+
+
+def curl(model, signature, inputs):
+    """A shell line that asks a server for one row of a signature; `inputs` are its Tensors."""
+    url = f"{HOST}/v1/models/{model}:predict"
+    row = ", ".join(f'"{tensor.name}": {_value(tensor)}' for tensor in inputs)
+    named = "" if signature == "serving_default" else f'"signature_name": "{signature}", '
+    body = f'{{{named}"instances": [{{{row}}}]}}'
+    if not any(_computed(tensor) for tensor in inputs):
+        return f"curl -d '{body}' {url}"
+    modules = "base64, json" if "base64" in row else "json"
+    return f"python3 -c 'import {modules}; print(json.dumps({body}))' | curl -d @- {url}"
+
+
+def describe(model, signatures):
+    """{signature: ([Tensor] inputs, [Tensor] outputs)} -> the `signatures` of a card."""
+    return {
+        name: {
+            "inputs": [_entry(tensor) for tensor in inputs],
+            "outputs": [_entry(tensor) for tensor in outputs],
+            "curl": curl(model, name, inputs),
+        }
+        for name, (inputs, outputs) in sorted(
+            signatures.items(), key=lambda item: (item[0] != "serving_default", item[0])
+        )
+    }
+
+
+def read(folder):
+    """The card of a version's folder as a dict; None where there is none. DamagedError if it is not one."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is not JSON ({error}); expected the card that the export wrote") from None
+    if not isinstance(card, dict) or not set(KEYS) <= set(card):
+        raise DamagedError(f"{path} lacks some of {', '.join(KEYS)}; expected the card that the export wrote")
+    return card
+
+
+def text(model, card):
+    """The card of a model as lines to read. A card without "class" has signatures alone."""
+    lines = []
+    if "class" in card:
+        software = ", ".join(f"{name} {version}" for name, version in card["software"].items() if version)
+        lines.append(f"{card['class']}, {card['parameters']:,} parameters, written {card['created']} ({software})")
+    if card.get("labels"):
+        shown = ", ".join(card["labels"][:10])
+        lines.append(f"{len(card['labels'])} labels: {shown}{', ...' if len(card['labels']) > 10 else ''}")
+    for name, signature in card["signatures"].items():
+        lines += ["", name]
+        for kind in ("inputs", "outputs"):
+            lines += [_line(kind.removesuffix("puts"), entry) for entry in signature[kind]]
+        tensors = [Tensor(entry["name"], entry["dtype"], tuple(entry["shape"])) for entry in signature["inputs"]]
+        lines.append(f"  {curl(model, name, tensors)}")  # under the name that the folder has now
+    return "\n".join(lines)
+
+
+def _entry(tensor):
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape), "unit": unit(tensor.name)}
+
+
+def _line(kind, entry):
+    sides = ["B", *("?" if side is None else str(side) for side in entry["shape"][1:])]
+    line = f"  {kind:3} {entry['name']:20} {entry['dtype']:7} [{', '.join(sides)}]"
+    return f"{line:55} {entry['unit']}" if entry["unit"] else line
+
+
+def _computed(tensor):
+    """Whether a row is too long to spell out, or is a file."""
+    return tensor.name.endswith("_bytes") or None in tensor.shape[1:] or math.prod(tensor.shape[1:]) > INLINE
+
+
+def _value(tensor):
+    """One row of a tensor, as JSON where it is short and otherwise as Python that makes it."""
+    if tensor.name.endswith("_bytes"):
+        return '{"b64": base64.b64encode(open("picture.png", "rb").read()).decode()}'
+    leaf = {"float32": "0.5", "string": '"text"', "bool": "true"}.get(tensor.dtype, "1")
+    leaf = "True" if leaf == "true" and _computed(tensor) else leaf
+    for side in reversed(tensor.shape[1:]):
+        leaf = f"[{leaf}] * {32 if side is None else side}" if _computed(tensor) else f"[{', '.join([leaf] * side)}]"
+    return leaf
