@@ -40,11 +40,10 @@ def save(path, picture):
 def grid(images, columns=None, *, titles=None, row_labels=None, column_labels=None, title=None, scale=None, gap=4):
     """Pictures in reading order on white.
 
-    Args:
-        images: [N, H, W, C], [N, H, W] or a list of pictures, also of different sizes.
-        columns: pictures a row; default: as `column_labels` or `row_labels` say, or nearly a square.
-        titles: N texts, each above its picture.   row_labels, column_labels: at the left and on top.
-        scale: integer enlargement; default: small pictures become about 72 pixels.   gap: between pictures, in pixels.
+    images: [N, H, W, C], [N, H, W] or a list of pictures, also of different sizes.
+    columns: pictures a row; default: as `column_labels` or `row_labels` say, or nearly a square.
+    titles: N texts, each above its picture.   row_labels, column_labels: at the left and on top.
+    scale: integer enlargement; default: small pictures become about 72 pixels.   gap: between pictures, in pixels.
     """
     tiles = [_picture(image, "grid") for image in images]
     if not tiles:
@@ -78,10 +77,9 @@ def labelled_rows(rows, **options):
 def curves(series, *, title=None, x_label=None, y_label=None, log_x=False, log_y=False):
     """Lines through points, with a legend when there are several and marks where points are few.
 
-    Args:
-        series: {name: y}, {name: (x, y)} or {name: (x, y, error)}, each [N]; `error` is drawn as a band of +- error
-            (the title should say which error). x defaults to 1, 2, ..., N.
-        x_label, y_label: the axes with their units, such as "loss [nats per image]".
+    series: {name: y}, {name: (x, y)} or {name: (x, y, error)}, each [N]; `error` is drawn as a band of +- error
+        (the title should say which error). x defaults to 1, 2, ..., N.
+    x_label, y_label: the axes with their units, such as "loss [nats per image]".
 
     Values that cannot be drawn (NaN, infinite, not positive on a logarithmic axis) are skipped; the line goes on.
     """
@@ -144,10 +142,9 @@ def scatter(points, labels=None, *, names=None, title=None, x_label=None, y_labe
 def boxes(image, boxes, classes=None, *, scores=None, names=None, title=None, scale=None):
     """A picture with boxes on it.
 
-    Args:
-        boxes: [N, 4], xyxy in pixels of the picture, x2 and y2 exclusive; parts outside the picture are cut off.
-        classes: [N] integers, which choose the colours; rows of class -1 are padding and are left out.
-        scores: [N], written behind the class.   names: the texts of the classes.
+    boxes: [N, 4], xyxy in pixels of the picture, x2 and y2 exclusive; parts outside the picture are cut off.
+    classes: [N] integers, which choose the colours; rows of class -1 are padding and are left out.
+    scores: [N], written behind the class.   names: the texts of the classes.
     """
     from PIL import Image, ImageDraw
 
@@ -177,10 +174,9 @@ def boxes(image, boxes, classes=None, *, scores=None, names=None, title=None, sc
 def masks(image, masks, *, names=None, title=None, opacity=0.5, scale=None):
     """A picture under coloured masks with full borders.
 
-    Args:
-        masks: instance masks [N, H, W] (true inside), or one map of classes, integers [H, W], where 0 is the background
-            and negative values belong to no class.
-        names: texts on the masks: one per instance, or one per class of the map (the background's first).
+    masks: instance masks [N, H, W] (true inside), or one map of classes, integers [H, W], where 0 is the background
+        and negative values belong to no class.
+    names: texts on the masks: one per instance, or one per class of the map (the background's first).
     """
     from PIL import Image
 
@@ -207,9 +203,8 @@ def masks(image, masks, *, names=None, title=None, opacity=0.5, scale=None):
 def heat_map(values, image=None, *, title=None, units=None, signed=False, limits=None, opacity=0.6):
     """Values [h, w] in colours beside a scale with their units, over a picture where one is given.
 
-    Args:
-        image: the picture underneath; `values` may be coarser and are stretched over it.
-        signed: colours diverge from white at zero, the same both ways.   limits: (lowest, highest) of the scale.
+    image: the picture underneath; `values` may be coarser and are stretched over it.
+    signed: colours diverge from white at zero, the same both ways.   limits: (lowest, highest) of the scale.
     """
     values = np.asarray(values, float)
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
