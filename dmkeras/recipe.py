@@ -15,17 +15,24 @@ not: checkpoints fall at epoch ends and after stages, and data order and noise a
 """
 
 import argparse
-import csv
+import contextlib
 import dataclasses
+import fcntl
+import importlib.metadata
 import inspect
 import json
+import math
 import os
 import pathlib
+import platform
 import shutil
+import subprocess
 import time
 import types
 import typing
 from collections.abc import Callable
+
+from dmkeras.resumable import Training, replace
 
 CONTROL = {
     "seed": (int, 0, "of initial weights, data order and noise"),
@@ -120,3 +127,149 @@ def _prepare(make, arguments, seed, precision, deterministic):
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     return make(**arguments)
+
+
+def _defaults(make):
+    """The recipe's arguments and the control of a run, with their defaults."""
+    parameters = inspect.signature(make).parameters.values()
+    return {**{p.name: p.default for p in parameters}, **{key: default for key, (_, default, _) in CONTROL.items()}}
+
+
+def _parse(make, argv):
+    """Command line -> {argument: value} of those that were given."""
+    parser = argparse.ArgumentParser(
+        description=inspect.getdoc(make), argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
+    hints = typing.get_type_hints(make)
+    flags = {
+        p.name: (hints.get(p.name, type(p.default)), p.default, "") for p in inspect.signature(make).parameters.values()
+    }
+    for name, (kind, default, text) in {**flags, **CONTROL, **ONCE}.items():
+        union = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+        kinds = [k for k in (typing.get_args(kind) if union else [kind]) if k is not types.NoneType]
+        if typing.get_origin(kinds[0]) is typing.Literal:
+            how = {"choices": typing.get_args(kinds[0])}
+        elif typing.get_origin(kinds[0]) is tuple:
+            how = {"type": typing.get_args(kinds[0])[0], "nargs": "+"}
+        else:
+            how = {"action": argparse.BooleanOptionalAction} if kinds == [bool] else {"type": kinds[0]}
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default {default})".strip(), **how)
+    return vars(parser.parse_args(argv))
+
+
+@contextlib.contextmanager
+def _open_run(base, defaults, given, resume):
+    """A new numbered folder, or the newest unfinished one that no other process holds; locked while it is open."""
+    base.mkdir(parents=True, exist_ok=True)
+    numbers = sorted(int(path.name) for path in base.iterdir() if path.name.isdigit())
+    if not resume:
+        number = max(numbers, default=0) + 1
+        while True:
+            folder = base / f"{number:04d}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:  # another process was faster
+                number += 1
+        with _lock(folder):
+            replace(folder / "config.json", lambda path: path.write_text(json.dumps({**defaults, **given}, indent=1)))
+            yield folder
+        return
+    for number in reversed(numbers):
+        folder = base / f"{number:04d}"
+        if (folder / "metrics.json").exists() or not (folder / "config.json").exists():
+            continue
+        with _lock(folder) as free:
+            if not free:
+                continue
+            was = json.loads((folder / "config.json").read_text())
+            other = [
+                f"--{key.replace('_', '-')} {given[key]} (it was {was[key]})" for key in given if given[key] != was[key]
+            ]
+            if other:
+                raise SystemExit(
+                    f"{folder} goes on under its own arguments; leave out {', '.join(other)}, or start a new run"
+                )
+            yield folder
+            return
+    raise SystemExit(f"--resume found no unfinished run in {base}; start one without --resume")
+
+
+@contextlib.contextmanager
+def _lock(folder):
+    """Holds a run against other processes, as long as this one lives; yields whether it could."""
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+
+
+def _finish(recipe, training, arguments, once, finished, started):
+    """Figures, pictures, model file and SavedModel; metrics.json last."""
+    from dmkeras import figures
+    from dmkeras.serving.export import export
+
+    model, folder = recipe.model, training.folder
+    if not finished and training.best:
+        last = model.get_weights()
+        model.set_weights(training.best["weights"])
+    found = recipe.evaluate(model) if recipe.evaluate else model.evaluate(recipe.data("test", 0), return_dict=True)
+    bad = [key for key, value in found.items() if not math.isfinite(value)]
+    if bad:
+        training.diverged(f"figure {bad[0]}", "in evaluation")
+    result = {
+        "name": recipe.name,
+        "figures": {key: float(value) for key, value in found.items()},
+        "data": recipe.description,
+        "arguments": arguments,
+        "best_epoch": training.best and training.best["epoch"],
+        "training_seconds": round(training.elapsed, 1),
+        "seconds": round(time.time() - started, 1),
+        "epochs": len(training.rows),
+        **_circumstances(),
+    }
+    if not finished:
+        path = folder / f"metrics_after_epoch_{len(training.rows):06d}.json"
+        replace(path, lambda path: path.write_text(json.dumps(result, indent=1)))
+        print(json.dumps(result["figures"]), f"{path}: stopped by --minutes; --resume goes on", sep="\n")
+        return result
+    for stem, picture in (recipe.pictures(model) if recipe.pictures else {}).items():
+        replace(folder / f"{stem}.png", lambda path: figures.save(path, picture))
+    replace(folder / "model.keras", model.save)
+    if once["export"]:
+        path = export(model, pathlib.Path(once["out"], "saved_models", recipe.name), labels=recipe.labels)
+        result["saved_model"] = str(path)
+    replace(folder / "metrics.json", lambda path: path.write_text(json.dumps(result, indent=1)))
+    shutil.rmtree(training.checkpoints)
+    print(json.dumps(result["figures"]), folder, result.get("saved_model", "not exported"), sep="\n", flush=True)
+    return result
+
+
+def _circumstances():
+    """Versions, commit and machine."""
+    packages = ("dmkeras", "tensorflow", "keras", "tensorflow-probability", "numpy")
+    here = pathlib.Path(__file__).parent
+    commit = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    import tensorflow as tf
+
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "accelerators": [device.name for device in tf.config.list_physical_devices("GPU")],
+        },
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

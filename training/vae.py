@@ -1,0 +1,107 @@
+"""Train a variational autoencoder and measure log p(x).
+
+python -m training.vae                      digits, binarized
+python -m training.vae --fast               the same in seconds
+python -m training.vae --data mnist         MNIST under one fixed binary draw, 200-200-50 tanh
+python -m training.vae --data mnist --binarization dynamic
+"""
+
+from typing import Literal
+
+import keras
+import tensorflow as tf
+
+import dmkeras
+from dmkeras import figures
+from dmkeras.data import batches, load, to_arrays
+from dmkeras.recipe import Recipe, run
+
+DEFAULTS = {  # binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, importance samples
+    "digits": ("threshold", (200,), 20, 400, 64, 1e-3, 1000),
+    "mnist": ("fixed", (200, 200), 50, 1800, 100, 2e-3, 200),
+}
+
+
+def recipe(
+    fast=False,
+    data="digits",
+    data_dir: str | None = None,
+    download=False,
+    binarization: Literal["threshold", "fixed", "dynamic", "none"] | None = None,
+    likelihood: Literal["bernoulli", "gaussian", "continuous_bernoulli"] = "bernoulli",
+    estimator: Literal["analytic", "monte_carlo"] = "analytic",
+    hidden_size: tuple[int, ...] | None = None,
+    latent_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+):
+    """Auto-Encoding Variational Bayes: the bound in training, importance sampling on the test split."""
+    defaults = DEFAULTS.get(data, DEFAULTS["mnist"])
+    given = (binarization, hidden_size, latent_size, epochs or (20 if fast else None), batch_size, learning_rate, None)
+    settings = [default if value is None else value for value, default in zip(given, defaults)]
+    binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, num_samples = settings
+    images = {
+        split: _images(data, split, binarization, data_dir, download) for split in ("train", "validation", "test")
+    }
+
+    def batched(split, seed):
+        dataset = batches(images[split], batch_size, seed if split == "train" else None)
+        if binarization != "dynamic":
+            return dataset
+        draw = lambda step, grey: tf.random.stateless_uniform(tf.shape(grey), tf.stack([tf.cast(seed, "int64"), step]))
+        return dataset.enumerate().map(lambda step, grey: tf.cast(draw(step, grey) < grey, "float32"))
+
+    model = dmkeras.VAE(images["train"].shape[1:], latent_size, tuple(hidden_size), likelihood, estimator)
+    model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
+    steps = int(batched("train", 0).cardinality())
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps, alpha=0.01)
+
+    def evaluate(model):
+        name = "nll" if binarization != "none" or likelihood != "bernoulli" else "cross_entropy"
+        parts = [
+            (model.log_prob(x, num_samples, seed=0), model.elbo(x, num_samples=20, seed=0)) for x in batched("test", 0)
+        ]
+        log_prob, elbo = (tf.concat(part, axis=0) for part in zip(*parts))
+        error = tf.math.reduce_std(log_prob) / len(log_prob) ** 0.5
+        return {name: -tf.reduce_mean(log_prob), f"{name}_standard_error": error, "elbo": tf.reduce_mean(elbo)}
+
+    return Recipe(
+        "vae",
+        model,
+        batched,
+        compile={"optimizer": keras.optimizers.Adam(rate), "steps_per_execution": 20},
+        epochs=epochs,
+        validation_freq=1 if data == "digits" else 5,
+        evaluate=evaluate,
+        pictures=lambda model: _pictures(model, next(iter(batched("test", 0)))[:10]),
+        description=f"{data}, {binarization} binarization, {num_samples} importance samples a test picture",
+    )
+
+
+def _images(data, split, binarization, data_dir, download):
+    """[N, H, W, C] float32 in [0, 1]; binary, but for pictures that are drawn anew each epoch."""
+    source = {"train": "train[:-10000]", "validation": "train[-10000:]"}.get(split, split)
+    if data == "digits":
+        source = split
+    if data == "mnist" and (binarization == "fixed" or (binarization == "dynamic" and split == "test")):
+        data, source = "mnist_binarized", split
+    images = to_arrays(load(data, source, data_dir=data_dir, download=download))["image"]
+    return (images >= 0.5).astype("float32") if binarization == "threshold" else images
+
+
+def _pictures(model, images):
+    rows = {"data": images, "reconstruction": model.reconstruct(images), "sample": model.sample(len(images), seed=0)}
+    rows["mean of sample"] = model.sample(len(images), seed=0, means=True)
+    pictures = {"rows": figures.labelled_rows(rows, title="reconstructions and samples of the prior")}
+    between = model.interpolate(images[:5], images[5:], steps=10)
+    pictures["interpolation"] = figures.grid([x for row in between for x in row], 10, title="between two codes")
+    if model.latent_size == 2:
+        pictures["manifold"] = figures.grid(
+            [x for row in model.manifold(20) for x in row], 20, title="2-D manifold", gap=0
+        )
+    return pictures
+
+
+if __name__ == "__main__":
+    run(recipe)
