@@ -14,12 +14,12 @@ import datetime
 import json
 import pathlib
 import platform
-from importlib import metadata
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+import dmkeras
 from dmkeras.serving import folders, graph_rules, model_card, rest_json, runtime, warm_up
 
 MAX_BATCH = 32
@@ -216,15 +216,12 @@ def _card(model, name, served, labels):
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "parameters": model.count_params(),
         "labels": labels,
-        "software": {"dmkeras": _version("dmkeras"), "tensorflow": tf.__version__, "keras": keras.__version__}
-        | {"python": platform.python_version()},
+        "software": {
+            "dmkeras": dmkeras.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
         "signatures": model_card.describe(name, {key: (s.inputs, s.outputs) for key, s in served.signatures.items()}),
         "config": config,
     }
-
-
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return None
