@@ -2,10 +2,10 @@
 
 Names:
 
-    digits, photos, shapes, simple_shapes, phantoms      made or installed with the package's requirements: no network, no files
-    mnist_binarized                                      MNIST (read through TFDS) under one fixed binary draw
-    folder:DIR  voc:DIR  coco:JSON  pairs:DIR            the user's own pictures
-    anything else, for example mnist or voc/2007         a TensorFlow Datasets name, read where it is prepared
+    digits  photos  shapes  simple_shapes  phantoms   rendered from a seed or installed with scikit-learn: always there
+    mnist_binarized                                   MNIST, read through TFDS, under one fixed binary draw
+    folder:DIR  voc:DIR  coco:JSON  pairs:DIR         the user's own pictures
+    anything else, for example mnist or voc/2007      a TensorFlow Datasets name, read where it is prepared
 
 Keys; a data set has those that it knows, and its module's docstring says which (n objects, k keypoints):
 
@@ -16,7 +16,7 @@ Keys; a data set has those that it knows, and its module's docstring says which 
     masks      bool    [n, height, width]          the visible pixels of each object, in the order of `boxes`
     semantic   int32   [height, width]             0 background, k + 1 for class k, -1 for pixels that have no answer
     keypoints  float32 [n, k, 3]                   x, y in pixels; visibility 0 not labelled, 1 hidden, 2 visible
-    depth      float32 [height, width]             distance from the camera, larger is farther, unit said by the data set
+    depth      float32 [height, width]             distance from the camera, in the unit that the data set says
     name       string  []                          the picture's file or title, where it has one
 
 Other keys of a TFDS set stay under their own names. The cardinality of the answer is always known, and its order is
@@ -27,9 +27,10 @@ import difflib
 import importlib
 import inspect
 
-__all__ = ["batches", "class_names", "load", "to_arrays"]
+__all__ = ["BadDataError", "Problem", "batches", "check", "class_names", "load", "to_arrays"]
 
 OFFLINE = ("digits", "mnist_binarized", "phantoms", "photos", "shapes", "simple_shapes")
+LAZY = {"pipeline": ("batches", "to_arrays"), "files": ("BadDataError", "Problem")}
 OWN = {"folder": "DIR", "voc": "DIR", "coco": "JSON", "pairs": "DIR"}
 
 
@@ -49,6 +50,18 @@ def load(name, split="train", *, data_dir=None, download=False, **options):
     module, first = _source(name, data_dir)
     _check_options(module.load, name, options)
     return module.load(*first, split, data_dir=data_dir, download=download, **options)
+
+
+def check(name, split="train", *, data_dir=None, **options):
+    """What `load` would skip of the user's own data (`folder:DIR` and its like): a list of `Problem(file, reason)`.
+
+    The list is whole, where the log of `load` shows the first of it. Other data sets have no problems: an empty list.
+    """
+    module, first = _source(name, data_dir)
+    if not hasattr(module, "examine"):
+        return []
+    _check_options(module.examine, name, options)
+    return module.examine(*first, split, data_dir=data_dir, **options)[1]
 
 
 def class_names(name, *, data_dir=None, **options):
@@ -102,13 +115,16 @@ def _check_options(function, name, options):
     if unknown:
         takes = f"takes {', '.join(allowed)}" if allowed else "takes none"
         raise TypeError(f"the data set {name!r} has no option {', '.join(unknown)}: it {takes}")
+    if isinstance(options.get("classes"), str):
+        raise TypeError(f"classes is a list of names, not the string {options['classes']!r}")
 
 
 def __getattr__(name):
-    if name in ("batches", "to_arrays"):
-        return getattr(_module("pipeline"), name)
+    for module, names in LAZY.items():
+        if name in names:
+            return getattr(_module(module), name)
     raise AttributeError(f"module 'dmkeras.data' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), "batches", "to_arrays"])
+    return sorted([*globals(), *(name for names in LAZY.values() for name in names)])
