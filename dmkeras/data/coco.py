@@ -35,7 +35,7 @@ class Example(typing.NamedTuple):
     size: tuple  # height, width
     boxes: list
     classes: list
-    masks: list | None  # run-length codes, bytes; None for a file without segmentations
+    masks: list | None  # run lengths of each; None for a file without segmentations
     keypoints: list  # each [k, 3]
 
 
@@ -73,15 +73,16 @@ def load(place, split, *, data_dir=None, download=False, strict=False, verify=Tr
     points = max((len(points) for example in examples for points in example.keypoints), default=0)
     if points:
         objects["keypoints"] = files.ragged([example.keypoints for example in examples], "float32", (points, 3))
-    masks = None
-    if examples[0].masks is not None:
-        masks = files.ragged([example.masks for example in examples], object)
+    has_masks = examples[0].masks is not None
+    if has_masks:
+        runs = files.ragged([np.concatenate([*e.masks, []]) for e in examples], "int32")
+        lengths = files.ragged([[len(counts) for counts in e.masks] for e in examples], "int32")
 
     def read(i):
         example = {"image": files.picture(paths[i]), **{key: value[i] for key, value in objects.items()}}
-        if masks is not None:
-            example["masks"] = tf.numpy_function(rle.bitmaps, [masks[i], sizes[i]], tf.bool, stateful=False)
-            example["masks"].set_shape([None, None, None])
+        if has_masks:
+            masks = tf.numpy_function(rle.bitmaps, [runs[i], lengths[i], sizes[i]], tf.bool, stateful=False)
+            example["masks"] = tf.ensure_shape(masks, [None, None, None])
         return {**example, "name": names[i]}
 
     return files.dataset(len(examples), read)
@@ -214,7 +215,7 @@ def _example(path, sizes, image, annotations, known):
 
 
 def _object(annotation, size, known):
-    """(box, class index, run-length code, keypoints) of one annotation; ValueError says why it cannot be used."""
+    """(box, class index, run lengths, keypoints) of one annotation; ValueError says why it cannot be used."""
     name = known.categories.get(annotation.get("category_id"))
     if name not in known.names:
         raise ValueError(f"has an unknown class (the classes are {', '.join(known.names)})")

@@ -52,6 +52,8 @@ def settle(name, split, examples, problems, strict):
         raise BadDataError(f"{name} ({split})", problems)
     for problem in problems[:SHOWN]:
         log.warning("%s", problem)
+    if len(problems) > SHOWN:
+        log.warning("... and %d more (dmkeras.data.check lists them all)", len(problems) - SHOWN)
     if problems:
         counts = (name, split, len(problems), len({p.file for p in problems}), len(examples))
         log.warning("%s (%s): skipped %d pictures or objects of %d files; %d pictures are left", *counts)

@@ -1,30 +1,39 @@
 """Masks as COCO stores them: polygons and run-length codes to bitmaps, checked before pycocotools sees them.
 
-A code holds the lengths of runs of zeros and ones in turn, column by column. pycocotools decodes a code whose lengths
-do not add up to the picture into memory that was never written, and a polygon far outside ends the process.
+A code holds the lengths of runs of zeros and ones in turn, column by column. Only polygons need pycocotools, whose
+process ends on one far outside the picture; it would decode a code of another sum into memory never written.
 """
 
 import numpy as np
 
 
 def encode(segmentation, height, width):
-    """The compressed run-length code, bytes, of COCO's `segmentation`; ValueError says why there is none.
+    """The run lengths, int32 [runs], of COCO's `segmentation`; ValueError says why there are none.
 
     It is a list of polygons [x1, y1, x2, y2, ...], or {"size": [height, width], "counts": a code, compressed or not}.
     """
-    from pycocotools import mask
-
     if isinstance(segmentation, dict):
         size = segmentation.get("size")
         if size != [height, width]:
             raise ValueError(f"has a mask of size (height, width) {size}, not {[height, width]}")
         counts = _counts(segmentation.get("counts"), height * width)
-        code = mask.frPyObjects({"size": size, "counts": counts}, height, width)
     else:
-        code = mask.merge(mask.frPyObjects(_polygons(segmentation, height, width), height, width))
-    if mask.area(code) == 0:
+        from pycocotools import mask
+
+        codes = mask.frPyObjects(_polygons(segmentation, height, width), height, width)
+        counts = _decompressed(mask.merge(codes)["counts"])
+    if not any(counts[1::2]):
         raise ValueError("has an empty mask")
-    return code["counts"]
+    return np.array(counts, "int32")
+
+
+def bitmaps(runs, lengths, size):
+    """bool [n, height, width] of the run lengths of n masks, one after the other; mask k has lengths[k] of them."""
+    height, width = size
+    masks = np.zeros([len(lengths), width * height], bool)
+    for mask, counts in zip(masks, np.split(runs, np.cumsum(lengths)[:-1])):
+        mask[:] = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return np.ascontiguousarray(masks.reshape(-1, width, height).transpose(0, 2, 1))
 
 
 def _polygons(segmentation, height, width):
@@ -60,14 +69,3 @@ def _decompressed(code):
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
             value, shift = 0, 0
     return counts
-
-
-def bitmaps(codes, size):
-    """bool [n, height, width] of the compressed codes."""
-    from pycocotools import mask
-
-    height, width = (int(n) for n in size)
-    if not len(codes):
-        return np.zeros([0, height, width], bool)
-    stacked = mask.decode([{"size": [height, width], "counts": code} for code in codes])
-    return np.ascontiguousarray(stacked.transpose(2, 0, 1)).astype(bool)

@@ -112,12 +112,12 @@ def test_an_unknown_split_is_told_those_that_are_there(sorted_set, split, error,
 
 
 def test_what_is_not_there_is_said_at_once(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"there is no directory .*nowhere"):
         data.load("folder:nowhere", data_dir=tmp_path)
     with pytest.raises(ValueError, match="has no usable picture in the split 'train'"):
         data.load(f"folder:{tmp_path}")
     picture(tmp_path / "flat.png", 1)
-    with pytest.raises(ValueError, match="flat.png: lies outside the class folders"):
+    with pytest.raises(ValueError, match=r"flat\.png: lies outside the class folders"):
         data.load(f"folder:{tmp_path}")
     for name in ("val", "valid"):
         picture(tmp_path / name / "a" / "1.png", 1)
@@ -137,7 +137,7 @@ def test_the_fixed_split_is_a_disjoint_cover_by_the_hash_of_the_name_alone(tmp_p
         picture(tmp_path / "set" / "ab"[number % 2] / f"{number} ü.png", number, size=(1, 1))
     place = f"folder:{tmp_path / 'set'}"
     parts = {split: names(data.load(place, split)) for split in ("train", "validation", "test")}
-    assert sorted(sum(parts.values(), [])) == sorted(names(data.load(place, "all")))
+    assert sorted(name for part in parts.values() for name in part) == sorted(names(data.load(place, "all")))
     for split, members in parts.items():
         for name in members:
             u = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32

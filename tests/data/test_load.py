@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from dmkeras import data
+from dmkeras.data import photos
 
 
 def arrays(dataset):
@@ -109,15 +110,12 @@ def test_photos_can_be_picked_in_an_order_of_ones_own():
 
 
 def test_photos_without_scikit_image_are_those_of_scikit_learn(monkeypatch, caplog):
-    monkeypatch.setattr("dmkeras.data.photos._path", _only_sklearn)
+    path = photos._path
+    monkeypatch.setattr(photos, "_path", lambda file: path(file) if file in photos.SKLEARN else None)
     assert [r["name"] for r in data.load("photos", "test").as_numpy_iterator()] == [b"flower"]
     assert "lack coffee, rocket" in caplog.text
     with pytest.raises(ModuleNotFoundError, match="pip install scikit-image"):
         data.load("photos", "validation")
-
-
-def _only_sklearn(file, path=data._module("photos")._path):
-    return path(file) if file in ("china.jpg", "flower.jpg") else None
 
 
 def test_the_door_imports_no_tensorflow_before_a_set_is_asked_for():
