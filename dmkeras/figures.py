@@ -96,6 +96,7 @@ def curves(series, *, title=None, x_label=None, y_label=None, log_x=False, log_y
             axes.fill_between(x, low, y + error, color=color, alpha=0.2, linewidth=0)
     ticks = np.unique(np.concatenate([line.get_xdata() for line in axes.lines] or [[]]))
     if log_x and 0 < len(ticks) <= 8:
+        ticks = ticks[np.append(ticks[1:] > 1.4 * ticks[:-1], True)]  # closer texts would run into one another
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     axes.grid(color="0.9", linewidth=0.8)
@@ -129,13 +130,13 @@ def scatter(points, labels=None, *, names=None, title=None, x_label=None, y_labe
     if labels.shape != (len(points),):
         raise ValueError(f"scatter: received labels {labels.shape}, expected ({len(points)},), one per point")
     figure, axes = _axes(title, x_label, y_label, size=(6.0, 5.0))
-    size, kinds = float(np.clip(15000 / max(len(points), 1), 6, 40)), np.unique(labels)
+    size, kinds = float(np.clip(15000 / max(len(points), 1), 6, 25)), np.unique(labels)
     for kind in kinds:
         x, y = points[labels == kind].T
         text = str(kind if names is None else names[kind])
         axes.scatter(x, y, s=size, color=PALETTE[kind % len(PALETTE)], alpha=0.7, linewidths=0, label=text)
     if len(kinds) > 1:
-        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2)
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.5)
     return _render(figure)
 
 
