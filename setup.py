@@ -13,7 +13,7 @@ SERVE = ["tensorflow-serving-api", "grpcio", "starlette", "uvicorn", "prometheus
 setup(
     name="dmkeras",
     version=VERSION,
-    description="The classics of deep vision as Keras models: trained by one command, proved by laws, served by TF Serving",
+    description="The classics of deep vision as Keras models: trained, proved by laws, served",
     long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

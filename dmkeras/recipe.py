@@ -1,4 +1,6 @@
-"""A recipe: what a paper's experiment needs beside its model. `run(recipe)` goes data -> fit -> evaluate -> pictures -> SavedModel.
+"""A recipe: what a paper's experiment needs beside its model.
+
+`run(recipe)` goes data -> fit -> evaluate -> pictures -> SavedModel.
 
 A run writes `OUT/runs/NAME/0001/`, the next one `0002/`:
 
@@ -18,6 +20,7 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import importlib.metadata
 import inspect
 import json
@@ -55,9 +58,9 @@ class Recipe:
     Attributes:
         name: joins recipe, run folder and saved model.
         model: a built `keras.Model` with `signatures()`; its weights are all the state that a run keeps.
-        data: (split, seed) -> batched dataset ready for `fit`, of known cardinality; splits `train`, `validation`, `test`.
-            `seed` is an int64 scalar (a tensor in training), another one each epoch: order and augmentation are
-            functions of it alone. Load sources outside of it.
+        data: (split, seed) -> batched dataset ready for `fit`, of known cardinality; splits `train`, `validation`,
+            `test`. `seed` is an int64 scalar (a tensor in training), another one each epoch: order and augmentation
+            are functions of it alone. Load sources outside of it.
         compile: keyword arguments of `model.compile`. XLA is off unless `jit_compile=True` is among them.
         epochs: of the one stage.
         improves: validation figure that chooses the best epoch (without `val_`), whose weights are evaluated and
@@ -66,8 +69,8 @@ class Recipe:
         validation_freq: epochs between two validations.
         evaluate: model -> figures; the default is `model.evaluate` on the test split.
         pictures: model -> {file stem: uint8 [H, W, 3]}.
-        stages: [(name, function(recipe, fit))] of a system trained in several stages; `fit(data, epochs, compile)` has the
-            recipe's own as defaults and can be called once in a stage. A stage may set weights by other means.
+        stages: [(name, function(recipe, fit))] of a system trained in several stages; `fit(data, epochs, compile)` has
+            the recipe's own as defaults and can be called once in a stage. A stage may set weights by other means.
         labels: class names for the export.
         description: what the data were, for metrics.json.
     """
@@ -213,8 +216,7 @@ def _finish(recipe, training, arguments, once, finished, started):
     from dmkeras.serving.export import export
 
     model, folder = recipe.model, training.folder
-    if not finished and training.best:
-        last = model.get_weights()
+    if training.best:
         model.set_weights(training.best["weights"])
     found = recipe.evaluate(model) if recipe.evaluate else model.evaluate(recipe.data("test", 0), return_dict=True)
     bad = [key for key, value in found.items() if not math.isfinite(value)]
@@ -237,7 +239,7 @@ def _finish(recipe, training, arguments, once, finished, started):
         print(json.dumps(result["figures"]), f"{path}: stopped by --minutes; --resume goes on", sep="\n")
         return result
     for stem, picture in (recipe.pictures(model) if recipe.pictures else {}).items():
-        replace(folder / f"{stem}.png", lambda path: figures.save(path, picture))
+        replace(folder / f"{stem}.png", functools.partial(figures.save, picture=picture))
     replace(folder / "model.keras", model.save)
     if once["export"]:
         path = export(model, pathlib.Path(once["out"], "saved_models", recipe.name), labels=recipe.labels)

@@ -16,9 +16,9 @@ from dmkeras import figures
 from dmkeras.data import batches, load, to_arrays
 from dmkeras.recipe import Recipe, run
 
-DEFAULTS = {  # binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, importance samples
-    "digits": ("threshold", (200,), 20, 400, 64, 1e-3, 1000),
-    "mnist": ("fixed", (200, 200), 50, 1800, 100, 2e-3, 200),
+DEFAULTS = {  # binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, K of the test
+    "digits": ("threshold", (200,), 20, 400, 64, 1e-3, 0.0, 1000),
+    "mnist": ("fixed", (200, 200), 50, 1600, 100, 2e-3, 0.01, 200),
 }
 
 
@@ -35,12 +35,14 @@ def recipe(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    weight_decay: float | None = None,
 ):
     """Auto-Encoding Variational Bayes: the bound in training, importance sampling on the test split."""
     defaults = DEFAULTS.get(data, DEFAULTS["mnist"])
-    given = (binarization, hidden_size, latent_size, epochs or (20 if fast else None), batch_size, learning_rate, None)
+    epochs = epochs or (20 if fast else None)
+    given = (binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, None)
     settings = [default if value is None else value for value, default in zip(given, defaults)]
-    binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, num_samples = settings
+    binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, num_samples = settings
     images = {
         split: _images(data, split, binarization, data_dir, download) for split in ("train", "validation", "test")
     }
@@ -56,6 +58,8 @@ def recipe(
     model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
     steps = int(batched("train", 0).cardinality())
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps, alpha=0.01)
+    optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay or None)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
 
     def evaluate(model):
         name = "nll" if binarization != "none" or likelihood != "bernoulli" else "cross_entropy"
@@ -70,7 +74,7 @@ def recipe(
         "vae",
         model,
         batched,
-        compile={"optimizer": keras.optimizers.Adam(rate), "steps_per_execution": 20},
+        compile={"optimizer": optimizer, "steps_per_execution": 20},
         epochs=epochs,
         validation_freq=1 if data == "digits" else 5,
         evaluate=evaluate,

@@ -1,7 +1,7 @@
 """MNIST binarized by one fixed draw of each pixel, `pixel = 1` with probability `grey / 255`.
 
-The fixed set that papers quote is Larochelle's (TensorFlow Datasets' `binarized_mnist`); this draw is another one of the
-same law, made from MNIST itself, so that it needs nothing but `mnist`: `RandomState(2008).random_sample((60000, 784))`
+The fixed set that papers quote is Larochelle's (TensorFlow Datasets' `binarized_mnist`); this draw is another one of
+the same law, made from MNIST itself, so that it needs nothing but `mnist`: `RandomState(2008).random_sample((60000, 784))`
 against the training pictures, then `(10000, 784)` against the test pictures of the same generator, both in MNIST's
 original order. Train is the first 50,000, validation the last 10,000. SHA-1 of the packed bits of all three, in order:
 1873c6548c473818ee4a49db31ee4c666eb911ed.

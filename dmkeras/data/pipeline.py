@@ -1,4 +1,4 @@
-"""From unbatched records to batches: small sets are held in memory and gathered by index, which costs no time per record."""
+"""From records to batches: small sets are held in memory and gathered by index, at no cost per record."""
 
 import numpy as np
 import tensorflow as tf

@@ -33,6 +33,7 @@ from keras import layers
 tfd = tfp.distributions
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli")
 ESTIMATORS = ("analytic", "monte_carlo")
+OTHER_STREAM = np.array([0, 1 << 30], "int32")  # pixel noise and code noise of one seed row are two streams
 
 
 @keras.saving.register_keras_serializable("dmkeras")
@@ -236,7 +237,7 @@ class VAE(keras.Model):
 
         def noise(row):
             z = tf.random.stateless_normal([self.latent_size], row)
-            return z, tf.random.stateless_uniform(self.image_shape, row + [0, 1 << 30], minval=1e-7)
+            return z, tf.random.stateless_uniform(self.image_shape, row + OTHER_STREAM, minval=1e-7)
 
         z, uniform = tf.map_fn(noise, seed, fn_output_signature=("float32", "float32"))
         likelihood = self.likelihood(z)
