@@ -13,6 +13,7 @@ Keys; a data set has those that it knows, and its module's docstring says which 
     label      int32   []                          class of the picture, 0-based index into `class_names`
     boxes      float32 [n, 4]                      x1, y1, x2, y2 in pixels, x2 and y2 exclusive
     classes    int32   [n]                         class of each box, 0-based index into `class_names`
+    difficult  bool    [n]                         voc:DIR alone: objects that VOC's rules leave out of the evaluation
     masks      bool    [n, height, width]          the visible pixels of each object, in the order of `boxes`
     semantic   int32   [height, width]             0 background, k + 1 for class k, -1 for pixels that have no answer
     keypoints  float32 [n, k, 3]                   x, y in pixels; visibility 0 not labelled, 1 hidden, 2 visible

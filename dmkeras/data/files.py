@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import stat
 import typing
 import unicodedata
 
@@ -75,8 +76,8 @@ def locate(place, data_dir):
 
 
 def shown(path):
-    """The path as text that every terminal and log can take, also where its name is no valid UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """The path as text that every terminal and log can take, also where its name is no valid Unicode."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def entries(folder):
@@ -130,7 +131,7 @@ def in_split(name, split):
     """
     if split == "all":
         return True
-    text = nfc(pathlib.PurePath(name).as_posix()).encode("utf-8", "surrogateescape")
+    text = nfc(pathlib.PurePath(name).as_posix()).encode("utf-8", "backslashreplace")
     u = int(hashlib.sha256(text).hexdigest()[:8], 16) / 2**32
     return split == ("train" if u < 0.8 else "validation" if u < 0.9 else "test")
 
@@ -152,8 +153,10 @@ def verified(paths, decode=True):
 def _verified(path, decode):
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return "does not exist"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no file"
     if status.st_size == 0:
         return "is empty"
     return _size(os.fsencode(path), status.st_size, status.st_mtime_ns) if decode else None
@@ -163,6 +166,8 @@ def _verified(path, decode):
 def _size(path, size, time):
     try:
         height, width, _ = picture(path).shape
+    except tf.errors.PermissionDeniedError:
+        return "may not be read"
     except tf.errors.OpError:
         with open(path, "rb") as file:
             known = file.read(8).startswith(MAGIC)

@@ -191,7 +191,10 @@ def _matched(images, masks, split, problems):
 
 
 def _facts(path):
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:
+        return "does not exist"
     return _read_facts(path, status.st_size, status.st_mtime_ns)
 
 

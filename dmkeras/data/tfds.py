@@ -3,9 +3,9 @@
 The place is `data_dir`, else the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets. What TFDS stores becomes the
 package's keys and units:
 
-    image              uint8 -> float32 in [0, 1] (binarized_mnist stores 0 and 1 and is not divided)
+    image              integers / their largest value (255) -> float32 in [0, 1]; binarized_mnist stores 0 and 1
     label              -> int32
-    objects            its boxes (ymin, xmin, ymax, xmax in [0, 1]) and labels -> boxes, classes
+    objects            its boxes (ymin, xmin, ymax, xmax in [0, 1]) and labels -> boxes, classes; the rest stays
     segmentation_mask  -> semantic int32 [height, width], with the values that the data set stores
     depth              -> float32 [height, width]
 
@@ -112,26 +112,32 @@ def _objects(features):
 
 def _converter(builder):
     """The function that turns an example as TFDS stores it into one with this package's keys and units."""
-    scale = 1.0 if builder.name == "binarized_mnist" else 255.0
     group, label, _ = _objects(builder.info.features)
 
     def convert(example):
         example = dict(example)
-        image = example.get("image")
-        if image is not None and image.dtype == tf.uint8:
-            example["image"] = tf.cast(image, tf.float32) / scale
-        if "label" in example and example["label"].dtype.is_integer:
-            example["label"] = tf.cast(example["label"], tf.int32)
+        image, given, depth, mask = (_tensor(example.get(k)) for k in ("image", "label", "depth", "segmentation_mask"))
+        if image is not None and image.dtype.is_integer:
+            largest = 1 if builder.name == "binarized_mnist" else image.dtype.max
+            example["image"] = tf.cast(image, tf.float32) / largest
+        if given is not None and given.dtype.is_integer:
+            example["label"] = tf.cast(given, tf.int32)
         if group is not None and image is not None:
-            objects = example.pop(group)
+            objects = dict(example.pop(group))
             height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-            example["boxes"] = tf.gather(objects["bbox"], [1, 0, 3, 2], axis=1) * [width, height, width, height]
-            example["classes"] = tf.cast(objects[label], tf.int32)
-        if "segmentation_mask" in example:
+            example["boxes"] = tf.gather(objects.pop("bbox"), [1, 0, 3, 2], axis=1) * [width, height, width, height]
+            example["classes"] = tf.cast(objects.pop(label), tf.int32)
+            example |= {group: objects} if objects else {}
+        if mask is not None:
             example["semantic"] = tf.cast(example.pop("segmentation_mask")[..., 0], tf.int32)
-        if "depth" in example:
-            depth = tf.cast(example["depth"], tf.float32)
+        if depth is not None:
+            depth = tf.cast(depth, tf.float32)
             example["depth"] = depth[..., 0] if depth.shape.rank == 3 else depth
         return example
 
     return convert
+
+
+def _tensor(value):
+    """`value` where it is one tensor; None for the groups that some data sets keep under a key of that name."""
+    return value if tf.is_tensor(value) else None

@@ -58,7 +58,7 @@ def test_boxes_masks_and_keypoints_of_a_picture(tmp_path):
     annotations = [
         item(1),
         item(2, segmentation=RLE, **points),
-        item(3, segmentation=compressed(), category_id=3, keypoints=[0, 0, 0, 4, 4, 2], bbox=[0, 0, 8.5, 6]),
+        item(3, segmentation=compressed(), category_id=3, keypoints=[90, 90, 0, 4, 4, 2], bbox=[0, 0, 8.5, 6]),
         item(4, iscrowd=1, segmentation=RLE),
     ]
     path = write(tmp_path / "set.json", ["zwei wörter.png", "none.png"], annotations)
@@ -105,6 +105,9 @@ FAULTS = {
 }
 
 
+ODD = {"": "is no file", "\ud800.png": "does not exist", "nul\0.png": "does not exist"}
+
+
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
     """One picture with every faulty object and one good; one whose only object is bad; files that cannot be used."""
@@ -118,6 +121,7 @@ def faulty(tmp_path_factory):
     PIL.Image.new("RGB", (9, 9)).save(root / "grown.png")
     content = json.loads(path.read_text())
     content["images"] += [{"id": 9}, {"id": 0, "file_name": "twice.png"}]
+    content["images"] += [{"id": 10 + number, "file_name": name} for number, name in enumerate(ODD)]
     path.write_text(json.dumps(content))
     return path
 
@@ -138,6 +142,7 @@ def problems(path):
             of("image 9 has no id or no file_name"),
             of("image 0 (twice.png) has the id of another"),
             of("image 'grown.png' is said to be 8x6, but is 9x9"),
+            *(files.Problem(files.shown(path.parent / name), reason) for name, reason in ODD.items()),
             files.Problem(str(path.parent / "cut.png"), "is truncated or damaged"),
             files.Problem(str(path.parent / "gone.png"), "does not exist"),
         ]

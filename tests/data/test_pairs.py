@@ -92,9 +92,11 @@ def test_classes_are_the_lines_of_the_list_beside(tmp_path):
 
 @pytest.fixture
 def faulty(tmp_path):
-    for name in ("good", "alone", "larger", "cut", "broken", "coloured"):
+    for name in ("good", "alone", "larger", "cut", "broken", "coloured", "gone"):
         picture(tmp_path / "images" / f"{name}.png")
-        if name != "alone":
+        if name == "gone":
+            (tmp_path / "masks" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        elif name != "alone":
             mask(tmp_path / "masks" / f"{name}.png", [1])
     mask(tmp_path / "masks" / "orphan.png", [1])
     (tmp_path / "masks" / "notes.txt").touch()
@@ -109,6 +111,7 @@ def faulty(tmp_path):
         "images/cut.png": "is truncated or damaged",
         "masks/orphan.png": "has no picture of its name",
         "masks/notes.txt": "is no BMP, GIF, JPEG, PNG or WebP picture",
+        "masks/gone.png": "does not exist",
         "masks/larger.png": "has the size 8x6, but its picture 4x3",
         "masks/coloured.png": "is coloured: a mask is grey or has a palette",
         "masks/broken.png": "is truncated or damaged, or no picture",

@@ -23,7 +23,11 @@ def prepared(tmp_path_factory):
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.ClassLabel(names=["indoor", "outdoor"]),
             "objects": tfds.features.Sequence(
-                {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+                {
+                    "bbox": tfds.features.BBoxFeature(),
+                    "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                    "pose": tfds.features.Text(),
+                }
             ),
             "segmentation_mask": tfds.features.Image(shape=(None, None, 1)),
             "title": tfds.features.Text(),
@@ -33,7 +37,7 @@ def prepared(tmp_path_factory):
         {
             "image": np.full([10, 20, 3], 51 * number, np.uint8),
             "label": number % 2,
-            "objects": [{"bbox": tfds.features.BBox(ymin=0.1, xmin=0.2, ymax=0.5, xmax=1.0), "label": 1}] * number,
+            "objects": [{"bbox": tfds.features.BBox(0.1, 0.2, 0.5, 1.0), "label": 1, "pose": "left"}] * number,
             "segmentation_mask": np.full([10, 20, 1], number, np.uint8),
             "title": f"picture {number}",
         }
@@ -64,13 +68,14 @@ def test_a_prepared_set_comes_in_this_packages_keys_and_units(prepared):
     dataset = data.load("own_scenes", data_dir=prepared)
     assert dataset.cardinality() == 3
     records = list(dataset.as_numpy_iterator())
-    assert set(records[0]) == {"image", "label", "boxes", "classes", "semantic", "title"}
+    assert set(records[0]) == {"image", "label", "boxes", "classes", "objects", "semantic", "title"}
     for number, record in enumerate(records):
         np.testing.assert_allclose(record["image"], np.full([10, 20, 3], number / 5), rtol=1e-6)
         assert record["image"].dtype == np.float32
         assert record["label"] == number % 2
         np.testing.assert_allclose(record["boxes"], np.full([number, 4], [4, 1, 20, 5]), rtol=1e-6)
         np.testing.assert_array_equal(record["classes"], np.ones(number))
+        assert record["objects"]["pose"].tolist() == [b"left"] * number
         np.testing.assert_array_equal(record["semantic"], np.full([10, 20], number))
         kinds = [record[key].dtype for key in ("boxes", "classes", "semantic", "label")]
         assert kinds == [np.float32, np.int32, np.int32, np.int32]
