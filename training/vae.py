@@ -17,7 +17,7 @@ from dmkeras.data import batches, load, to_arrays
 from dmkeras.recipe import Recipe, run
 
 DEFAULTS = {  # binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, K of the test
-    "digits": ("threshold", (200,), 20, 400, 64, 1e-3, 0.0, 1000),
+    "digits": ("threshold", (200,), 20, 400, 64, 3e-3, 0.0, 1000),
     "mnist": ("fixed", (200, 200), 50, 1600, 100, 2e-3, 0.01, 200),
 }
 
