@@ -59,7 +59,7 @@ def _parser():
     predict.add_argument(
         "--seed", type=int, help="fills the input `seed` with rows (SEED, 0), (SEED, 1), ...; default 0"
     )
-    predict.add_argument("--count", type=int, help="rows to ask for; default: one, or one for each picture")
+    predict.add_argument("--count", type=_positive, help="rows to ask for; default: one, or one for each picture")
     predict.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path(), metavar="DIR", help="for drawings; default: here"
     )
@@ -68,10 +68,11 @@ def _parser():
 
 def _show(args):
     path = args.path
+    if path.is_file():
+        raise NotADirectoryError(f"{path} is a file, expected a folder of models, a model or a version")
     if not path.is_dir():
         beside = {entry.name: entry for entry in sorted(path.absolute().parent.glob("*")) if entry.is_dir()}
         folders.pick(beside, path.name, "folder", path.parent)
-        raise NotADirectoryError(f"{path} is a file, expected a folder of models, a model or a version")
     if (path / "saved_model.pb").is_file():
         return _print_version(path)
     found = {path.absolute().name: path} if folders.versions(path) else folders.models(path)
@@ -122,9 +123,10 @@ def _request(args, inputs):
         feed = rest_json.decode(body, inputs)
     if args.image:
         feed |= _pictures(args, inputs)
-    rows = max([args.count or 1, *(len(array) for array in feed.values())])
-    if args.count and rows != args.count:
-        raise rest_json.RequestError(f"--count is {args.count}, and there are {rows} rows")
+    sizes = {name: len(array) for name, array in feed.items()}
+    rows = args.count or max(sizes.values(), default=1)
+    if not set(sizes.values()) <= {1, rows}:
+        raise rest_json.RequestError(f"received {sizes} rows for {rows} answers, expected as many or one for all")
     seeds = [tensor for tensor in inputs if tensor.name == "seed"]
     if seeds and ("seed" not in feed or args.seed is not None):
         feed["seed"] = rest_json.array([[args.seed or 0, row] for row in range(rows)], seeds[0])
@@ -132,6 +134,13 @@ def _request(args, inputs):
         raise rest_json.RequestError(f"--seed: {args.signature} has no such input, but {_names(inputs)}")
     feed = {name: np.repeat(array, rows, 0) if len(array) == 1 else array for name, array in feed.items()}
     return feed, "inputs" in body
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _names(tensors):
@@ -162,16 +171,11 @@ def _draw(folder, stem, found):
     """Writes a grid of pictures under the first free name."""
     from dmkeras import figures
 
-    picture = figures.grid(found)
-    number = 1
-    while True:
-        path = folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png")
-        try:
-            figures.save(path, picture)
-        except FileExistsError:
-            number += 1
-        else:
-            return print(path, file=sys.stderr)
+    path, number = folder / f"{stem}.png", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}_{number}.png"
+    print(figures.save(path, figures.grid(found)), file=sys.stderr)
 
 
 def _runtime():

@@ -132,5 +132,6 @@ def _checked(signature, inputs, feed):
 def _first_line(error):
     """An error's message without the names of graph nodes."""
     message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", str(getattr(error, "message", error)))
+    message = message.removeprefix("Graph execution error:")
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,0 +1,241 @@
+"""The command line as a user types it: answers on stdout, remarks on stderr, status 0 or 2, never a traceback."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmkeras.serving import cli, folders, model_card, pictures
+from dmkeras.serving.model_card import Tensor
+from dmkeras.serving.rest_json import RequestError
+
+GREY = Tensor("image", "float32", (None, 8, 8, 1))
+
+
+@pytest.fixture
+def dmkeras(exported, tmp_path, monkeypatch, capsys):
+    """Runs a command line beside `saved_models` -> (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved_models").symlink_to(exported.base)
+
+    def run(*arguments):
+        status = cli.main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def png(path, size=(8, 8), mode="L", colour=128):
+    Image.new(mode, size, colour).save(path)
+    return path
+
+
+def test_show_takes_the_base_a_model_and_a_version(dmkeras):
+    for path in ("saved_models", "saved_models/encoder", "saved_models/encoder/1"):
+        status, out, err = dmkeras("show", path)
+        assert (status, err) == (0, "")
+        assert out.startswith("encoder, version 1\nEncoder, 786 parameters")
+        for line in (
+            "  in  image                float32 [B, 8, 8, 1]         values in [0, 1]",
+            "  out classes              string  [B]",
+            "4 labels: circle, square, triangle, star",
+        ):
+            assert line in out.splitlines()
+        assert out.count("http://localhost:8501/v1/models/encoder:predict") == 4
+
+
+def test_show_lists_older_versions_and_what_a_killed_export_left(dmkeras, tmp_path):
+    for version in ("1", "2", "10"):
+        (tmp_path / "base" / "model" / version).mkdir(parents=True)
+        (tmp_path / "base" / "model" / version / "saved_model.pb").touch()
+        card = dict.fromkeys(model_card.KEYS) | {"class": "Model", "parameters": 1, "software": {}, "signatures": {}}
+        (tmp_path / "base" / "model" / version / "assets.extra").mkdir()
+        (tmp_path / "base" / "model" / version / model_card.FILE).write_text(json.dumps(card))
+    (tmp_path / "base" / "model" / f"{folders.DRAFT}0").mkdir()
+    _, out, _ = dmkeras("show", "base")
+    assert out.startswith("model, version 10; also 1, 2\n")
+    assert f"{folders.DRAFT}0: an export that is under way, or was killed" in out
+
+
+def test_show_describes_a_version_that_has_no_card_from_its_graph(dmkeras, exported, tmp_path):
+    version = tmp_path / "foreign" / "1"
+    version.mkdir(parents=True)
+    (version / "saved_model.pb").write_bytes((exported.version / "saved_model.pb").read_bytes())
+    status, out, _ = dmkeras("show", "foreign")
+    _, with_card, _ = dmkeras("show", "saved_models")
+    signatures = with_card.replace("models/encoder:", "models/foreign:").split("\n\n", 1)[1]
+    assert (status, out) == (0, f"foreign, version 1\n\n{signatures}")
+
+
+def test_show_needs_no_tensorflow(exported):
+    code = "import sys; from dmkeras.serving import cli; cli.main(sys.argv[1:]); assert 'tensorflow' not in sys.modules"
+    command = [sys.executable, "-c", code, "show", str(exported.base)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "serving_default" in process.stdout
+
+
+def test_predict_prints_the_answer_of_the_model_to_a_picture(dmkeras, exported, tmp_path):
+    png(tmp_path / "grey.png")
+    status, out, err = dmkeras("predict", "saved_models", "encoder", "--image", "grey.png")
+    assert (status, err) == (0, "")
+    (answer,) = json.loads(out)["predictions"]
+    expected = exported.model.classify(np.full((1, 8, 8, 1), np.float32(128 / 255)))
+    np.testing.assert_allclose(answer["code"], expected["code"][0], rtol=1e-5, atol=1e-6)
+    assert answer["classes"] == expected["classes"][0].numpy().decode()
+
+
+def test_a_picture_is_fitted_to_the_signature_and_that_is_said(dmkeras, tmp_path):
+    png(tmp_path / "a.png", (24, 16), "RGB", (255, 0, 0))
+    png(tmp_path / "b.png")
+    status, out, err = dmkeras("predict", "saved_models", "encoder", "--image", "a.png", "b.png")
+    assert (status, err) == (0, "a.png: RGB 24x16 -> L 8x8\n")
+    assert len(json.loads(out)["predictions"]) == 2
+
+
+def test_a_signature_that_takes_files_gets_them_as_they_are(dmkeras, exported, tmp_path):
+    png(tmp_path / "a.png", (24, 16), "RGB", (255, 0, 0))
+    status, out, err = dmkeras(
+        "predict", "saved_models", "encoder", "--signature", "classify_bytes", "--image", "a.png"
+    )
+    assert (status, err) == (0, "")
+    expected = exported.model.classify_bytes(np.array([(tmp_path / "a.png").read_bytes()], object))
+    np.testing.assert_allclose(json.loads(out)["predictions"][0]["code"], expected["code"][0], rtol=1e-5, atol=1e-6)
+
+
+def test_samples_come_from_a_seed_and_are_drawn_and_no_drawing_is_overwritten(dmkeras, exported, tmp_path):
+    command = ("predict", "saved_models", "encoder", "--signature", "sample", "--seed", 3, "--count", 4)
+    status, out, err = dmkeras(*command, "--json", '{"temperature": 0.5}', "--out", "drawn")
+    assert (status, err) == (0, "drawn/encoder_sample_image.png\n")
+    seeds = np.array([[3, 0], [3, 1], [3, 2], [3, 3]], np.int32)
+    expected = exported.model.sample(seeds, np.full(4, 0.5, np.float32))["image"]
+    np.testing.assert_allclose(json.loads(out)["predictions"], expected, rtol=1e-5, atol=1e-6)
+    first = (tmp_path / "drawn" / "encoder_sample_image.png").read_bytes()
+    assert Image.open(io.BytesIO(first)).mode == "RGB"
+    _, again, err = dmkeras(*command, "--json", '{"temperature": 0.5}', "--out", "drawn")
+    assert (again, err) == (out, "drawn/encoder_sample_image_2.png\n")
+    assert (tmp_path / "drawn" / "encoder_sample_image.png").read_bytes() == first
+
+
+def test_encoded_pictures_in_an_answer_are_base64_and_drawn(dmkeras, exported, tmp_path):
+    png(tmp_path / "grey.png")
+    status, out, err = dmkeras("predict", "saved_models", "encoder", "--signature", "draw", "--image", "grey.png")
+    assert (status, err) == (0, "encoder_draw_drawing_bytes.png\n")
+    (answer,) = json.loads(out)["predictions"]
+    expected = exported.model.draw(np.full((1, 8, 8, 1), np.float32(128 / 255)))["drawing_bytes"]
+    assert base64.b64decode(answer["b64"]) == expected[0].numpy()
+
+
+def test_a_request_in_json_comes_as_text_from_a_file_or_from_stdin(dmkeras, exported, tmp_path, monkeypatch):
+    body = json.dumps({"instances": [{"seed": [1, 2], "temperature": 1}, {"seed": [3, 4], "temperature": 0.5}]})
+    (tmp_path / "request.json").write_text(body)
+    answers = []
+    for source in (body, "@request.json", "-"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(body))
+        status, out, _ = dmkeras("predict", "saved_models", "encoder", "--signature", "sample", "--json", source)
+        assert status == 0
+        answers.append(json.loads(out))
+    assert answers[0] == answers[1] == answers[2]
+    columns = json.dumps({"inputs": {"seed": [[1, 2], [3, 4]], "temperature": [1, 0.5]}})
+    _, out, _ = dmkeras("predict", "saved_models", "encoder", "--signature", "sample", "--json", columns)
+    assert json.loads(out)["outputs"] == answers[0]["predictions"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("show saved_modles", "no folder 'saved_modles' in .; did you mean saved_models?"),
+        ("show saved_models/encodre", "no folder 'encodre' in saved_models; did you mean encoder?"),
+        ("show saved_models/encoder/9", "no folder '9' in saved_models/encoder; there is 1."),
+        ("show empty", "empty holds no model"),
+        ("show junk.png", "junk.png is a file"),
+        ("show damaged", "damaged/1/saved_model.pb cannot be read"),
+        ("show carded", "model_card.json is not JSON"),
+        ("predict nowhere encoder", "nowhere is no folder"),
+        ("predict saved_models encodre", "no model 'encodre' in saved_models; did you mean encoder?"),
+        ("predict saved_models ../saved_models/encoder", "no model '../saved_models/encoder'"),
+        ("predict saved_models encoder --version 3", "no version '3' in saved_models/encoder; there is 1."),
+        ("predict . damaged", "damaged/1 cannot be loaded"),
+        ("predict saved_models encoder --signature smple", "no signature 'smple'"),
+        ("predict saved_models encoder", "received inputs [], expected ['image']"),
+        ("predict saved_models encoder --image none.png", "none.png"),
+        ("predict saved_models encoder --image junk.png", "junk.png is not a picture"),
+        ("predict saved_models encoder --image grey.png --count 3 --seed 1", "no such input, but image"),
+        ("predict saved_models encoder --image grey.png grey.png --count 3", "{'image': 2} rows for 3 answers"),
+        ("predict saved_models encoder --image grey.png grey.png --count 1", "{'image': 2} rows for 1 answers"),
+        ("predict saved_models encoder --json {", "not JSON"),
+        ("predict saved_models encoder --json [1]", "expected an object with one of"),
+        ("predict saved_models encoder --json @none.json", "none.json"),
+        ('predict saved_models encoder --json {"imgae":[1]}', "--json has ['imgae'], expected names among image"),
+        ("predict saved_models encoder --signature sample --image grey.png", "has 0 inputs that take pictures"),
+        ("predict saved_models encoder --signature sample --seed 99999999999", "'seed' holds a number beyond int32"),
+        ("predict saved_models encoder --signature draw --image grey.png --out grey.png", "grey.png"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_with_status_2(arguments, message, dmkeras, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    png(tmp_path / "grey.png")
+    for name in ("damaged", "carded"):
+        (tmp_path / name / "1" / "assets.extra").mkdir(parents=True)
+        (tmp_path / name / "1" / "saved_model.pb").write_bytes(b"junk")
+    (tmp_path / "carded" / "1" / model_card.FILE).write_text("{")
+    status, _, err = dmkeras(*arguments.split())
+    assert status == 2
+    assert err.startswith("dmkeras: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_command_line_that_cannot_be_read_ends_with_status_2(dmkeras):
+    for arguments in ((), ("frobnicate",), ("show",), ("predict", "x", "y", "--count", "0")):
+        with pytest.raises(SystemExit) as ended:
+            dmkeras(*arguments)
+        assert ended.value.code == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(exported):
+    command = f"{sys.executable} -m dmkeras.serving.cli show {exported.base} | head -n 1"
+    process = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "encoder, version 1\n", "")
+
+
+def test_pictures_of_16_bits_keep_their_greys_and_rotated_ones_are_turned_upright(tmp_path):
+    Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
+    values, _ = pictures.read([tmp_path / "deep.png"], GREY)
+    np.testing.assert_allclose(values, 100 / 255, atol=1e-6)
+    photo = Image.new("L", (8, 4), 0)
+    photo.paste(255, (0, 0, 4, 4))  # the left half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    photo.save(tmp_path / "turned.png", exif=exif)
+    values, _ = pictures.read([tmp_path / "turned.png"], Tensor("image", "uint8", (None, None, None, 1)))
+    assert values.shape == (1, 8, 4, 1)
+    assert values[0, :4].min() == 255
+    assert values[0, 4:].max() == 0
+
+
+def test_pictures_of_several_sizes_are_sent_one_at_a_time_where_none_is_fixed(tmp_path):
+    paths = [png(tmp_path / "a.png", (8, 8)), png(tmp_path / "b.png", (9, 8))]
+    with pytest.raises(RequestError, match="differ in size"):
+        pictures.read(paths, Tensor("image", "float32", (None, None, None, 3)))
+
+
+def test_what_can_be_drawn_is_pictures_in_range():
+    values = np.zeros((2, 4, 4, 3), np.float32)
+    outputs = {
+        "image": values,
+        "counts": np.zeros((2, 4, 4, 1), np.uint8),
+        "logits": values - 1,
+        "nan": values + np.nan,
+        "code": values[:, 0, 0],
+        "feature": np.zeros((2, 4, 4, 7), np.float32),
+        "name": np.array([b"cat", b"dog"], object),
+        "other_bytes": np.array([b"no picture"], object),
+    }
+    assert list(pictures.drawable(outputs)) == ["image", "counts"]
