@@ -27,7 +27,7 @@ SPLITS = {
     "test": ("flower.jpg", "coffee.png", "rocket.jpg"),
 }
 OTHERS = (
-    *("chessboard_GRAY.png", "chessboard_RGB.png", "color.png", "horse.png", "logo.png", "microaneurysms.png"),
+    *("chessboard_RGB.png", "color.png", "horse.png", "logo.png", "microaneurysms.png"),
     *("motorcycle_right.png", "phantom.png"),
 )
 SPLITS["all"] = sum(SPLITS.values(), ()) + OTHERS
