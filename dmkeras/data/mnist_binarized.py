@@ -1,10 +1,10 @@
 """MNIST binarized by one fixed draw of each pixel, `pixel = 1` with probability `grey / 255`.
 
-The fixed set that papers quote is Larochelle's (TensorFlow Datasets' `binarized_mnist`); this draw is another one of
-the same law, made from MNIST itself, so that it needs nothing but `mnist`: `RandomState(2008).random_sample((60000, 784))`
-against the training pictures, then `(10000, 784)` against the test pictures of the same generator, both in MNIST's
-original order. Train is the first 50,000, validation the last 10,000. SHA-1 of the packed bits of all three, in order:
-1873c6548c473818ee4a49db31ee4c666eb911ed.
+The fixed set that papers quote is Larochelle's (TensorFlow Datasets' `binarized_mnist`). This draw is another one of
+the same law, made from MNIST itself, so that it needs nothing but `mnist`: uniform numbers from
+`RandomState(2008).random_sample((60000, 784))` against the training pictures / 255, then `(10000, 784)` of the same
+generator against the test pictures, both in MNIST's original order. Train is the first 50,000, validation the last
+10,000. SHA-1 of the packed bits of train, validation and test in order: 1873c6548c473818ee4a49db31ee4c666eb911ed.
 
 Records: `image` [28, 28, 1] float32 in {0, 1}, `label` [] int32.
 """
