@@ -150,8 +150,8 @@ def _names(tensors):
 def _text(argument):
     """What --json names: itself, a file or stdin."""
     if argument == "-":
-        return sys.stdin.read()
-    return pathlib.Path(argument[1:]).read_text(encoding="utf-8") if argument.startswith("@") else argument
+        return sys.stdin.buffer.read()
+    return pathlib.Path(argument[1:]).read_bytes() if argument.startswith("@") else argument
 
 
 def _pictures(args, inputs):

@@ -30,7 +30,7 @@ def ask(version, requests):
         inputs = {endpoint(definition.inputs[key]): array for key, array in feed.items()}
         lines.append((inputs, [endpoint(definition.outputs[key]) for key in sorted(definition.outputs)]))
     command = [sys.executable, str(pathlib.Path(c_api.__file__)), str(version)]
-    process = subprocess.run(command, input=pickle.dumps(lines), capture_output=True, timeout=120)
+    process = subprocess.run(command, input=pickle.dumps(lines), capture_output=True, timeout=600)
     if process.returncode == c_api.NO_SUCH_SYMBOL:
         pytest.skip("this TensorFlow's library does not export TF_LoadSessionFromSavedModel")
     assert process.returncode == 0, process.stderr.decode()

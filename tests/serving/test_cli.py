@@ -75,7 +75,7 @@ def test_show_describes_a_version_that_has_no_card_from_its_graph(dmkeras, expor
 def test_show_needs_no_tensorflow(exported):
     code = "import sys; from dmkeras.serving import cli; cli.main(sys.argv[1:]); assert 'tensorflow' not in sys.modules"
     command = [sys.executable, "-c", code, "show", str(exported.base)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (process.returncode, process.stderr) == (0, "")
     assert "serving_default" in process.stdout
 
@@ -136,7 +136,7 @@ def test_a_request_in_json_comes_as_text_from_a_file_or_from_stdin(dmkeras, expo
     (tmp_path / "request.json").write_text(body)
     answers = []
     for source in (body, "@request.json", "-"):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(body))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(body.encode())))
         status, out, _ = dmkeras("predict", "saved_models", "encoder", "--signature", "sample", "--json", source)
         assert status == 0
         answers.append(json.loads(out))
@@ -171,6 +171,7 @@ def test_a_request_in_json_comes_as_text_from_a_file_or_from_stdin(dmkeras, expo
         ("predict saved_models encoder --json {", "not JSON"),
         ("predict saved_models encoder --json [1]", "expected an object with one of"),
         ("predict saved_models encoder --json @none.json", "none.json"),
+        ("predict saved_models encoder --json @binary.json", "not JSON"),
         ('predict saved_models encoder --json {"imgae":[1]}', "--json has ['imgae'], expected names among image"),
         ("predict saved_models encoder --signature sample --image grey.png", "has 0 inputs that take pictures"),
         ("predict saved_models encoder --signature sample --seed 99999999999", "'seed' holds a number beyond int32"),
@@ -180,6 +181,7 @@ def test_a_request_in_json_comes_as_text_from_a_file_or_from_stdin(dmkeras, expo
 def test_what_cannot_be_done_is_said_in_one_line_with_status_2(arguments, message, dmkeras, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "junk.png").write_bytes(b"junk")
+    (tmp_path / "binary.json").write_bytes(b"\xc3\x28")
     png(tmp_path / "grey.png")
     for name in ("damaged", "carded"):
         (tmp_path / name / "1" / "assets.extra").mkdir(parents=True)
@@ -201,7 +203,7 @@ def test_a_command_line_that_cannot_be_read_ends_with_status_2(dmkeras):
 
 def test_a_reader_that_has_seen_enough_is_no_error(exported):
     command = f"{sys.executable} -m dmkeras.serving.cli show {exported.base} | head -n 1"
-    process = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    process = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=600)
     assert (process.returncode, process.stdout, process.stderr) == (0, "encoder, version 1\n", "")
 
 

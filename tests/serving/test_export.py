@@ -107,7 +107,7 @@ print(signature(image=tf.zeros((2, 8, 8, 1)))["code"].shape)
 
 def test_a_request_of_the_wrong_rank_is_refused_by_the_loaded_signature_and_does_not_abort(exported):
     command = [sys.executable, "-c", WRONG_RANK, str(exported.version)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stderr
     assert "refused:" in process.stdout
     assert "(2, 4)" in process.stdout
@@ -324,7 +324,7 @@ def test_racing_exports_get_a_version_each_and_a_killed_one_harms_nobody(tmp_pat
         with monkeypatch.context() as patch:
             patch.setattr(folders, "publish", together("parent", folders.publish))
             ours = export(OneEndpoint(mean), directory).name
-        out, err = child.communicate(timeout=240)
+        out, err = child.communicate(timeout=600)
     assert child.returncode == -signal.SIGKILL, err
     assert {ours, out.strip()} == {"2", "3"}
     (left_over,) = folders.drafts(directory)
@@ -338,10 +338,10 @@ def test_racing_exports_get_a_version_each_and_a_killed_one_harms_nobody(tmp_pat
     assert export(OneEndpoint(mean), directory).name == "4"
 
 
-def test_numbers_are_compared_within_a_thousandth_and_the_rest_exactly():
+def test_numbers_are_compared_within_a_ten_thousandth_and_the_rest_exactly():
     same = exporter._same
-    assert same(np.float32([1, np.nan]), np.float32([1.0005, np.nan]))
-    assert not same(np.float32([1]), np.float32([1.01]))
+    assert same(np.float32([1, np.nan]), np.float32([1.0001, np.nan]))
+    assert not same(np.float32([1]), np.float32([1.001]))
     assert not same(np.int32([1]), np.int32([2]))
     assert not same(np.int32([1]), np.int64([1]))
     assert not same(np.zeros((2, 1)), np.zeros((1, 2)))
