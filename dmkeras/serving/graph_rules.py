@@ -77,7 +77,7 @@ def check_graph(name, graph_def):
             )
         elif node.op in FILE_OPS:
             reason = "files or output reached by a request: leave it out of the endpoint"
-        elif node.op.startswith("Xla") or node.attr["_XlaMustCompile"].b:
+        elif node.op.startswith("Xla"):
             reason = "compiled by XLA, which TF Serving does not run by default: leave jit_compile out"
         elif not hasattr(tf.raw_ops, node.op):
             reason = "a custom op, which TF Serving does not have: write it with TensorFlow's own ops"

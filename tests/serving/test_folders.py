@@ -60,9 +60,9 @@ def test_no_version_follows_the_last_one(tmp_path):
 
 
 def test_racing_publishers_get_a_version_each_and_overwrite_none(tmp_path, monkeypatch):
-    listed = folders._numbered
-    late = iter([[]] * 8)  # the first look of every publisher sees no version, as if all had looked at the same moment
-    monkeypatch.setattr(folders, "_numbered", lambda folder: next(late, None) or listed(folder))
+    listed, first = folders._numbered, iter(range(8))
+    # The first look of every publisher sees no version, as if all had looked at the same moment.
+    monkeypatch.setattr(folders, "_numbered", lambda folder: listed(folder) if next(first, None) is None else [])
 
     def publish(content):
         with folders.draft(tmp_path) as draft:
