@@ -8,12 +8,14 @@ def to_arrays(dataset):
     """An unbatched dataset of dicts, all records of one shape -> `{key: array [N, ...]}`.
 
     Raises:
-        ValueError: if the dataset is empty or its records differ in shape.
+        ValueError: if the dataset is empty, its elements are no dicts or its records differ in shape.
     """
+    if not isinstance(dataset.element_spec, dict):
+        raise ValueError(f"expected a dataset of dicts, received one of {dataset.element_spec}")
     shapes = {key: spec.shape for key, spec in dataset.element_spec.items()}
     loose = [key for key, shape in shapes.items() if not shape.is_fully_defined()]
     if loose:
-        raise ValueError(f"records differ in the shape of {', '.join(loose)}: resize or pad them before to_arrays()")
+        raise ValueError(f"records differ in the shape of {', '.join(loose)}: resize, pad or unbatch() them first")
     parts = list(dataset.batch(1000).as_numpy_iterator())
     if not parts:
         raise ValueError("expected a dataset of at least one record, received an empty one")
@@ -31,12 +33,18 @@ def batches(arrays, batch_size, seed=None, drop_remainder=False):
 
     Returns:
         A `tf.data.Dataset` of known cardinality whose elements have the structure of `arrays`.
+
+    Raises:
+        ValueError: for arrays of different or no lengths, a batch size below one, or a remainder that is everything.
     """
     if isinstance(arrays, tf.data.Dataset):
         arrays = to_arrays(arrays)
     with tf.init_scope():  # inside a traced function the arrays would become constants of its graph
         arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
-        count = len(tf.nest.flatten(arrays)[0])
+        lengths = [array.shape[0] if array.shape.rank else 0 for array in tf.nest.flatten(arrays)]
+    if len(set(lengths)) != 1 or lengths[0] == 0:
+        raise ValueError(f"expected arrays of one and the same number of records, received {lengths}")
+    count = lengths[0]
     if batch_size < 1 or (drop_remainder and batch_size > count):
         raise ValueError(f"batch_size must be from 1 to the {count} records, received {batch_size}")
     order = tf.range(count)
