@@ -169,7 +169,7 @@ class Autoencoder(keras.Model):
 def linear_probe(features, labels, numbers=(None,), num_draws=20, seed=0, strengths=(0.01, 0.1, 1, 10, 100)):
     """What a linear classifier makes of features when few of the training pictures have labels.
 
-    Multinomial logistic regression (scikit-learn, at most 300 L-BFGS steps) on features minus their training mean and
+    Multinomial logistic regression (scikit-learn, at most 100 L-BFGS steps) on features minus their training mean and
     divided by one number, the root of their mean training variance (to whiten them would favour noise). A draw labels
     some training pictures, of all classes equally many as far as that goes; draws depend on `seed` and the training
     labels alone, so that features are compared on the same ones. The inverse L2 penalty C is the one of `strengths`
@@ -191,7 +191,7 @@ def linear_probe(features, labels, numbers=(None,), num_draws=20, seed=0, streng
     """
     mean = np.mean(features["train"], axis=0, dtype="float64")
     scale = np.sqrt(np.var(features["train"], axis=0, dtype="float64").mean()) or 1.0
-    scaled = {split: (x - mean) / scale for split, x in features.items()}
+    scaled = {split: ((x - mean) / scale).astype("float32") for split, x in features.items()}
     numbers = [len(labels["train"]) if number is None else number for number in numbers]
     means, errors = [], []
     for number in numbers:
@@ -213,7 +213,7 @@ def _accuracies(features, labels, draws, strength):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # to stop early is part of the protocol
         for draw in draws:
-            model = LogisticRegression(C=strength, max_iter=300).fit(features["train"][draw], labels["train"][draw])
+            model = LogisticRegression(C=strength, max_iter=100).fit(features["train"][draw], labels["train"][draw])
             scores.append([model.score(features[split], labels[split]) for split in ("validation", "test")])
     return np.transpose(scores)
 
