@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 quickstart: $(VENV)/installed
 	$(RUN) -m training.vae
 	$(VENV)/bin/dmkeras show saved_models/vae
-	$(VENV)/bin/dmkeras predict saved_models vae --signature sample --count 16
+	$(VENV)/bin/dmkeras predict saved_models vae --signature sample --count 16 --out runs/answers | cut -c 1-120
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q -n auto --dist loadscope
