@@ -180,7 +180,7 @@ def _draw(folder, stem, found):
 
 def _runtime():
     """The module that loads models, without the greetings that TensorFlow prints at import whatever its log level."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)
     try:
         with open(os.devnull, "wb") as sink:
