@@ -24,6 +24,8 @@ Deviations from the paper, each with its reason:
   is the normalised density for grey values in [0, 1], for which a Bernoulli is no likelihood.
 """
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -91,12 +93,12 @@ class VAE(keras.Model):
         self.activation = activation
         pixels = int(np.prod(self.image_shape))
         parameters = 2 * pixels if likelihood == "gaussian" else pixels
+        dense = functools.partial(layers.Dense, dtype=self.dtype_policy)  # a reloaded model's, not the process's
         self.encoder = keras.Sequential(
-            [layers.Flatten(), *(layers.Dense(units, activation) for units in hidden), layers.Dense(2 * latent_size)],
-            name="encoder",
+            [layers.Flatten(), *(dense(units, activation) for units in hidden), dense(2 * latent_size)], name="encoder"
         )
         self.decoder = keras.Sequential(
-            [*(layers.Dense(units, activation) for units in reversed(hidden)), layers.Dense(parameters)], name="decoder"
+            [*(dense(units, activation) for units in reversed(hidden)), dense(parameters)], name="decoder"
         )
         self.noise = keras.random.SeedGenerator()
         self.trackers = [keras.metrics.Mean(name=name) for name in ("elbo", "kl", "reconstruction")]
@@ -107,7 +109,7 @@ class VAE(keras.Model):
 
     def encode(self, images):
         """images [B, H, W, C] -> mean [B, Z], log_var [B, Z] of q(z|x)."""
-        return tf.split(tf.cast(self.encoder(images), "float32"), 2, axis=-1)
+        return tf.split(tf.cast(self.encoder(tf.cast(images, "float32")), "float32"), 2, axis=-1)
 
     def decode(self, z):
         """z [..., Z] -> the mean of p(x|z), images [..., H, W, C] in [0, 1]."""
@@ -150,7 +152,7 @@ class VAE(keras.Model):
 
         Args:
             images: [B, H, W, C] in [0, 1].
-            estimator: `"analytic"` (closed-form KL, the smaller variance) or `"monte_carlo"`.
+            estimator: `"analytic"`, of smaller variance while q is poor, or `"monte_carlo"`, when q nears p(z|x).
             num_samples: S, draws of z per image.
             seed: an integer for the same draws again; None for fresh ones.
 
@@ -164,6 +166,7 @@ class VAE(keras.Model):
 
     def _bound(self, images, estimator, num_samples, seed):
         """The bound as two terms, log p(x|z) and KL (its estimate, if `estimator` is monte_carlo), each [B]."""
+        images = tf.cast(images, "float32")
         posterior, prior = self.posterior(images), self.prior()
         z = posterior.sample(num_samples, seed=seed)  # [S, B, Z]
         reconstruction = tf.reduce_mean(self._log_likelihood(z, images), axis=0)
@@ -194,7 +197,7 @@ class VAE(keras.Model):
         _check_images(images, self.image_shape, self.likelihood_name)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, received {num_samples}")
-        return self._importance_weighted(tf.convert_to_tensor(images, "float32"), num_samples, _seed(seed))
+        return self._importance_weighted(tf.cast(images, "float32"), num_samples, _seed(seed))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def _importance_weighted(self, images, num_samples, seed):
@@ -204,7 +207,7 @@ class VAE(keras.Model):
 
         def add(i, total, size=chunk):
             # One draw of noise serves every row, so that a row's answer does not depend on the rest of its batch.
-            noise = tf.random.stateless_normal((size, 1, self.latent_size), tf.stack([seed[0], seed[1] + i]))
+            noise = tf.random.stateless_normal((size, 1, self.latent_size), tf.stack([seed[0] + i, seed[1]]))
             z = posterior.mean() + posterior.stddev() * noise  # [K, B, Z]
             weight = self._log_likelihood(z, images) + prior.log_prob(z) - posterior.log_prob(z)  # [K, B]
             return i + 1, tf.reduce_logsumexp(tf.concat([total[None], weight], 0), axis=0)
@@ -277,7 +280,7 @@ class VAE(keras.Model):
         """As `keras.Model.fit`, after a look at the first batch: see Raises of the class."""
         first = x.take(1).get_single_element() if isinstance(x, tf.data.Dataset) else x
         first = first[0] if isinstance(first, (tuple, list)) else first
-        if isinstance(first, (np.ndarray, tf.Tensor)):
+        if isinstance(first, (np.ndarray, tf.Tensor, dict)):
             _check_images(first, self.image_shape, self.likelihood_name)
         return super().fit(x, *args, **kwargs)
 
@@ -295,9 +298,7 @@ class VAE(keras.Model):
 
     def _served_log_prob(self, images):
         """The draws are fixed, so that the same request has the same answer."""
-        seed = tf.constant([0, 0])
-        row = self._importance_weighted(images, self.SERVED_SAMPLES, seed)
-        return {"log_prob": row}
+        return {"log_prob": self._importance_weighted(images, self.SERVED_SAMPLES, tf.constant([0, 0]))}
 
     def get_config(self):
         return {
@@ -318,12 +319,11 @@ def _seed(seed):
 
 
 def _check_arguments(image_shape, latent_size, hidden, likelihood, estimator, num_samples):
-    if len(image_shape) != 3 or min(image_shape) < 1:
+    if np.shape(image_shape) != (3,) or min(image_shape) < 1:
         raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
     if min(latent_size, num_samples, *hidden) < 1:
-        raise ValueError(
-            f"sizes must be at least 1, received latent_size={latent_size}, hidden_size={hidden}, num_samples={num_samples}"
-        )
+        received = f"latent_size={latent_size}, hidden_size={hidden}, num_samples={num_samples}"
+        raise ValueError(f"sizes must be at least 1, received {received}")
     for name, value, known in (("likelihood", likelihood, LIKELIHOODS), ("estimator", estimator, ESTIMATORS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; received {value!r}")
@@ -333,6 +333,8 @@ def _check_images(images, image_shape, likelihood):
     """Refuses what would be a silent wrong number: another shape, pixels of 0..255, grey values as a Bernoulli's."""
     if isinstance(images, tf.Tensor) and not tf.executing_eagerly():
         return  # a symbolic tensor has no values; its caller's first batch was looked at
+    if isinstance(images, dict):
+        raise ValueError(f"expected images, received a dict of {', '.join(images)}; map it to record['image']")
     images = np.asarray(images)
     if images.shape[1:] != image_shape:
         raise ValueError(f"expected images [B, {', '.join(map(str, image_shape))}], received {list(images.shape)}")
