@@ -9,11 +9,13 @@ A run writes `OUT/runs/NAME/0001/`, the next one `0002/`:
     checkpoints/     the last state (weights, optimizer, random generators) and the best epoch's weights
     tensorboard/     scalars per epoch, pictures ten times in a run
     *.png            the recipe's pictures
-    model.keras      the model; `dmkeras.load` reads it
+    model.keras      the model with the best epoch's weights; `dmkeras.load` reads it
+    last.weights.h5  the last epoch's weights
     metrics.json     figures, versions, commit, seed, data, machine, time; it is written last and ends the run
 
 A run that was killed goes on with `--resume` from its last checkpoint and ends with the same figures as one that was
 not: checkpoints fall at epoch ends and after stages, and data order and noise are functions of (seed, epoch, step).
+`checkpoints/` is removed when metrics.json stands.
 """
 
 import argparse
@@ -37,9 +39,10 @@ from collections.abc import Callable
 
 from dmkeras.resumable import Training, replace
 
+CONFIG, METRICS = "config.json", "metrics.json"
 CONTROL = {
     "seed": (int, 0, "of initial weights, data order and noise"),
-    "precision": (str, "float32", "float32, mixed_bfloat16 or mixed_float16"),
+    "precision": (typing.Literal["float32", "mixed_bfloat16", "mixed_float16"], "float32", "of the layers' arithmetic"),
     "deterministic": (bool, False, "the same bits in every run on this machine, for some speed"),
 }
 ONCE = {
@@ -49,6 +52,7 @@ ONCE = {
     "export": (bool, True, "write a SavedModel"),
     "checkpoint_seconds": (float, 15.0, "at least so long between two checkpoints"),
 }
+LEAST = {"seed": 0, "epochs": 1, "batch_size": 1, "minutes": 0, "checkpoint_seconds": 0}
 
 
 @dataclasses.dataclass
@@ -70,7 +74,9 @@ class Recipe:
         evaluate: model -> figures; the default is `model.evaluate` on the test split.
         pictures: model -> {file stem: uint8 [H, W, 3]}.
         stages: [(name, function(recipe, fit))] of a system trained in several stages; `fit(data, epochs, compile)` has
-            the recipe's own as defaults and can be called once in a stage. A stage may set weights by other means.
+            the recipe's own as defaults, can be called once in a stage and ends with the best epoch's weights. A stage
+            may set weights by other means and freeze layers, for itself alone; after a kill it runs again from its
+            beginning, but for the epochs done.
         labels: class names for the export.
         description: what the data were, for metrics.json.
     """
@@ -94,7 +100,7 @@ def run(make, argv=None):
     """The main of `training/NAME.py`: the arguments of `make` become flags beside the run's own.
 
     Args:
-        make: function -> Recipe. Its arguments need a default or an annotation.
+        make: function -> Recipe. Its arguments need a default, and an annotation where that is None.
         argv: list of command-line arguments; None takes the process's.
 
     Returns:
@@ -104,21 +110,26 @@ def run(make, argv=None):
         SystemExit: for a flag that does not fit, in words.
         FloatingPointError: when a metric or a weight is no longer finite.
     """
-    started = time.time()
     given = _parse(make, argv)
     name = pathlib.Path(inspect.getfile(make)).stem
     once = {key: given.pop(key, default) for key, (_, default, _) in ONCE.items()}
     base = pathlib.Path(once["out"], "runs", name)
-    with _open_run(base, _defaults(make), given, once["resume"]) as folder:
-        arguments = json.loads((folder / "config.json").read_text())
+    with contextlib.ExitStack() as held:
+        # A new folder comes after the recipe, so that bad arguments leave none behind.
+        folder = held.enter_context(_unfinished_run(base, given)) if once["resume"] else None
+        arguments = json.loads((folder / CONFIG).read_text() if folder else json.dumps({**_defaults(make), **given}))
         control = {key: arguments[key] for key in CONTROL}
         recipe = _prepare(make, {key: value for key, value in arguments.items() if key not in CONTROL}, **control)
         if recipe.name != name:
             raise SystemExit(f"recipe {recipe.name!r} stands in {name}.py: name and file must agree")
+        folder = folder or held.enter_context(_new_run(base, arguments))
         print(f"{folder}: {recipe.model.count_params():,} weights, {recipe.description or 'data as given'}", flush=True)
+        record = {"name": name, "data": recipe.description, "arguments": arguments, **_circumstances()}
         training = Training(recipe, folder, arguments["seed"], once["minutes"], once["checkpoint_seconds"])
-        finished = training.run_stages()
-        return _finish(recipe, training, arguments, once, finished, started)
+        try:
+            return _finish(recipe, training, record, once, finished=training.run_stages())
+        except KeyboardInterrupt:
+            raise SystemExit(f"{folder} was interrupted; --resume goes on from its last checkpoint") from None
 
 
 def _prepare(make, arguments, seed, precision, deterministic):
@@ -157,37 +168,48 @@ def _parse(make, argv):
         else:
             how = {"action": argparse.BooleanOptionalAction} if kinds == [bool] else {"type": kinds[0]}
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default {default})".strip(), **how)
-    return vars(parser.parse_args(argv))
+    given = vars(parser.parse_args(argv))
+    for name, least in LEAST.items():
+        if given.get(name, least) < least:
+            parser.error(f"argument --{name.replace('_', '-')}: expected at least {least}, received {given[name]}")
+    return given
+
+
+def _runs(base):
+    """{number: folder} of the runs in `base`, in order."""
+    return {int(path.name): path for path in sorted(base.glob("[0-9]*")) if path.name.isdigit()}
 
 
 @contextlib.contextmanager
-def _open_run(base, defaults, given, resume):
-    """A new numbered folder, or the newest unfinished one that no other process holds; locked while it is open."""
-    base.mkdir(parents=True, exist_ok=True)
-    numbers = sorted(int(path.name) for path in base.iterdir() if path.name.isdigit())
-    if not resume:
-        number = max(numbers, default=0) + 1
-        while True:
-            folder = base / f"{number:04d}"
-            try:
-                folder.mkdir()
-                break
-            except FileExistsError:  # another process was faster
-                number += 1
-        with _lock(folder):
-            replace(folder / "config.json", lambda path: path.write_text(json.dumps({**defaults, **given}, indent=1)))
-            yield folder
-        return
-    for number in reversed(numbers):
+def _new_run(base, arguments):
+    """The next numbered folder, locked while it is open."""
+    number = max(_runs(base), default=0) + 1
+    while True:
         folder = base / f"{number:04d}"
-        if (folder / "metrics.json").exists() or not (folder / "config.json").exists():
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # another process was faster
+            number += 1
+    with _lock(folder):
+        replace(folder / CONFIG, lambda path: path.write_text(json.dumps(arguments, indent=1)))
+        yield folder
+
+
+@contextlib.contextmanager
+def _unfinished_run(base, given):
+    """The newest unfinished run that no other process holds, locked while it is open."""
+    for _, folder in sorted(_runs(base).items(), reverse=True):
+        if not (folder / CONFIG).exists():
             continue
         with _lock(folder) as free:
-            if not free:
+            if not free or (folder / METRICS).exists():
                 continue
-            was = json.loads((folder / "config.json").read_text())
+            was = json.loads((folder / CONFIG).read_text())
             other = [
-                f"--{key.replace('_', '-')} {given[key]} (it was {was[key]})" for key in given if given[key] != was[key]
+                f"--{key.replace('_', '-')} {value} (it was {was.get(key)})"
+                for key, value in given.items()
+                if value != was.get(key)
             ]
             if other:
                 raise SystemExit(
@@ -210,33 +232,33 @@ def _lock(folder):
         yield free
 
 
-def _finish(recipe, training, arguments, once, finished, started):
+def _finish(recipe, training, record, once, finished):
     """Figures, pictures, model file and SavedModel; metrics.json last."""
     from dmkeras import figures
     from dmkeras.serving.export import export
 
     model, folder = recipe.model, training.folder
-    if training.best:
+    if training.best and not finished:
         model.set_weights(training.best["weights"])
+    if training.stages:
+        training.compile(recipe.compile)  # the same whether the last stage ran in this process or in one before
     found = recipe.evaluate(model) if recipe.evaluate else model.evaluate(recipe.data("test", 0), return_dict=True)
+    found = {key: float(value) for key, value in found.items()}
     bad = [key for key, value in found.items() if not math.isfinite(value)]
     if bad:
         training.diverged(f"figure {bad[0]}", "in evaluation")
     result = {
-        "name": recipe.name,
-        "figures": {key: float(value) for key, value in found.items()},
-        "data": recipe.description,
-        "arguments": arguments,
+        **record,
+        "figures": found,
         "best_epoch": training.best and training.best["epoch"],
-        "training_seconds": round(training.elapsed, 1),
-        "seconds": round(time.time() - started, 1),
         "epochs": len(training.rows),
-        **_circumstances(),
+        "training_seconds": training.rows[-1]["seconds"] if training.rows else 0.0,
     }
+    write = lambda path: replace(path, lambda path: path.write_text(json.dumps(result, indent=1)))
     if not finished:
         path = folder / f"metrics_after_epoch_{len(training.rows):06d}.json"
-        replace(path, lambda path: path.write_text(json.dumps(result, indent=1)))
-        print(json.dumps(result["figures"]), f"{path}: stopped by --minutes; --resume goes on", sep="\n")
+        write(path)
+        print(json.dumps(found), f"{path}: stopped by --minutes; --resume goes on", sep="\n", flush=True)
         return result
     for stem, picture in (recipe.pictures(model) if recipe.pictures else {}).items():
         replace(folder / f"{stem}.png", functools.partial(figures.save, picture=picture))
@@ -244,30 +266,41 @@ def _finish(recipe, training, arguments, once, finished, started):
     if once["export"]:
         path = export(model, pathlib.Path(once["out"], "saved_models", recipe.name), labels=recipe.labels)
         result["saved_model"] = str(path)
-    replace(folder / "metrics.json", lambda path: path.write_text(json.dumps(result, indent=1)))
-    shutil.rmtree(training.checkpoints)
-    print(json.dumps(result["figures"]), folder, result.get("saved_model", "not exported"), sep="\n", flush=True)
+    result["seconds"] = round(training.elapsed, 1)
+    write(folder / METRICS)
+    shutil.rmtree(training.checkpoints, ignore_errors=True)
+    print(json.dumps(found), folder, result.get("saved_model", "not exported"), sep="\n", flush=True)
     return result
 
 
 def _circumstances():
     """Versions, commit and machine."""
-    packages = ("dmkeras", "tensorflow", "keras", "tensorflow-probability", "numpy")
-    here = pathlib.Path(__file__).parent
-    commit = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
     import tensorflow as tf
 
+    packages = ("dmkeras", "tensorflow", "keras", "tensorflow-probability", "numpy")
+    gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
+        "commit": _commit(pathlib.Path(__file__).parents[1]),
         "machine": {
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
-            "accelerators": [device.name for device in tf.config.list_physical_devices("GPU")],
+            "accelerators": [gpu.get("device_name", "GPU") for gpu in gpus],
         },
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _commit(root):
+    """The checkout's commit, marked if files differ from it; None where there is no checkout or no git."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", root, "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _version(package):

@@ -1,4 +1,4 @@
-"""Training that can be killed at any point: stages of epochs, each a function of (seed, stage, epoch), with checkpoints.
+"""Training that can be killed at any point: stages of epochs, functions of (seed, stage, epoch), with checkpoints.
 
 A checkpoint is a folder written under another name and renamed, so that there is always a whole one:
 
@@ -16,6 +16,7 @@ import pathlib
 import shutil
 import sys
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -30,26 +31,36 @@ class Training:
         self.folder, self.checkpoints = pathlib.Path(folder), pathlib.Path(folder, "checkpoints")
         self.seed, self.minutes, self.checkpoint_seconds = seed, minutes, checkpoint_seconds
         self.stage, self.epoch, self.seconds, self.best, self.rows = 0, 0, 0.0, None, []
-        self.stage_epochs, self.started, self.last_checkpoint = 0, time.time(), time.time()
+        self.stage_epochs, self.fitted, self.started, self.last_checkpoint = 0, False, time.time(), time.time()
         self.writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        self.trainable = [(layer, layer.trainable) for layer in self.model._flatten_layers()]  # containers first
         self.stages = recipe.stages or ([("fit", lambda recipe, fit: fit())] if recipe.epochs else [])
         self._restore()
 
     def run_stages(self):
-        """Runs what is left; returns whether everything is done (False: the minutes were over)."""
+        """Runs what is left; returns whether everything is done (False: the minutes were over).
+
+        A stage begins the same whether or not the stages before it ran in this process.
+        """
         while self.stage < len(self.stages):
-            self.stage_epochs = 0
+            self.fitted = False
+            self._unfreeze()
             if self.epoch == 0:
                 self.best = None
-            self.stages[self.stage][1](self.recipe, self.fit)
-            if self.out_of_time and self.epoch < self.stage_epochs:
-                self.checkpoint()
+            keras.utils.set_random_seed((self.seed * 1000 + self.stage + 1) % 2**32)
+            try:
+                self.stages[self.stage][1](self.recipe, self.fit)
+            except _TimeOver:
                 return False
-            if self.best:
-                self.model.set_weights(self.best["weights"])
             self.stage, self.epoch = self.stage + 1, 0
             self.checkpoint()
+        self._unfreeze()
         return True
+
+    def _unfreeze(self):
+        """`trainable` as the model was made with it: what a stage froze is frozen in that stage alone."""
+        for layer, trainable in self.trainable:
+            layer.trainable = trainable
 
     @property
     def elapsed(self):
@@ -60,25 +71,41 @@ class Training:
         return self.minutes is not None and time.time() - self.started > 60 * self.minutes
 
     def fit(self, data=None, epochs=None, compile=None):
-        """`model.fit` of the current stage, from the epoch that the checkpoint holds."""
-        data, recipe = data or self.recipe.data, self.recipe
-        self.stage_epochs = epochs or recipe.epochs
+        """`model.fit` of the stage from the epoch that the checkpoint holds; leaves the best epoch's weights."""
+        if self.fitted:
+            raise RuntimeError(f"stage {self._stage_name}: fit can be called once in a stage; make it two stages")
+        self.fitted = True
+        data, self.stage_epochs = data or self.recipe.data, epochs or self.recipe.epochs
         steps = int(data("train", 0).cardinality())
         if steps < 1:
             raise ValueError(
-                f"recipe {recipe.name}: the number of training batches is unknown or 0; use assert_cardinality"
+                f"recipe {self.recipe.name}: the number of training batches is unknown or 0; use assert_cardinality"
             )
-        options = {"jit_compile": False, **(compile or recipe.compile)}
+        self.compile(compile or self.recipe.compile, steps)
+        if self.epoch:
+            self._load_state()  # now with the optimizer
+        if self.epoch < self.stage_epochs:
+            self._fit(data, steps)
+        if self.epoch < self.stage_epochs:
+            self.checkpoint()
+            raise _TimeOver
+        replace(self.folder / "last.weights.h5", self.model.save_weights)
+        if self.best:
+            self.model.set_weights(self.best["weights"])
+
+    def compile(self, options, steps=1):
+        """`model.compile` with nothing left of an earlier one: a stage begins the same whatever ran before it."""
+        self.model._compile_loss = self.model._compile_metrics = None  # which Keras keeps if none is given
+        new = lambda value: type(value).from_config(value.get_config())
+        options = {key: new(o) if isinstance(o, keras.optimizers.Optimizer) else o for key, o in options.items()}
         # Keras runs whole executions: one that does not divide the epoch would eat into the next epoch's batches.
         wanted = options.get("steps_per_execution", 1)
         options["steps_per_execution"] = max(n for n in range(1, min(wanted, steps) + 1) if steps % n == 0)
-        self.model.compile(**options)
+        self.model.compile(**{"jit_compile": False, **options})
         if self.model.optimizer is not None and not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        if self.epoch >= self.stage_epochs:
-            return
-        if self.epoch:
-            self._load_state()  # now with the optimizer
+
+    def _fit(self, data, steps):
         seed = lambda epoch: tf.random.stateless_uniform(
             [], tf.stack([tf.constant(self.seed, "int64") * 1000 + self.stage, epoch]), 0, 2**31 - 1, "int64"
         )
@@ -89,16 +116,20 @@ class Training:
             epochs=self.stage_epochs,
             steps_per_epoch=steps,
             shuffle=False,  # the data set is shuffled already
-            validation_data=data("validation", 0) if recipe.improves else None,
-            validation_freq=recipe.validation_freq,
+            validation_data=data("validation", 0) if self.recipe.improves else None,
+            validation_freq=self.recipe.validation_freq,
             callbacks=[_Keeper(self)],
             verbose=1 if sys.stdout.isatty() else 2,
         )
 
+    @property
+    def _stage_name(self):
+        return self.stages[self.stage][0]
+
     def end_epoch(self, epoch, logs):
         """Log, best epoch, pictures, checkpoint."""
         self.epoch = epoch + 1
-        stage = self.stages[self.stage][0]
+        stage = self._stage_name
         self.rows.append({"stage": stage, "epoch": self.epoch, "seconds": round(self.elapsed, 2), **logs})
         value = logs.get(f"val_{self.recipe.improves}")
         sign = 1 if self.recipe.mode == "min" else -1
@@ -125,12 +156,14 @@ class Training:
 
     def checkpoint(self):
         """Writes the state under another name, renames it, and removes what it replaces."""
-        bad = [weight.path for weight in self.model.weights if not np.isfinite(weight.numpy()).all()]
+        optimizer = getattr(self.model, "optimizer", None)
+        variables = [*self.model.weights, *(optimizer.variables if optimizer else [])]
+        bad = [variable.path for variable in variables if not np.isfinite(variable.numpy()).all()]
         if bad:
-            self.diverged(f"weight {bad[0]}", f"after epoch {self.epoch} of stage {self.stages[self.stage][0]}")
-        old = self._newest()
-        number = int(old.name) + 1 if old else 1
-        new = self.checkpoints / f"writing-{os.getpid()}"
+            self.diverged(f"weight {bad[0]}", f"after epoch {len(self.rows)} of the run")
+        newest = self._newest()
+        number = int(newest.name) + 1 if newest else 1
+        new = self.checkpoints / "writing"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         self.model.save_weights(new / "state.weights.h5")
@@ -144,11 +177,14 @@ class Training:
         for file in (*new.iterdir(), new):
             _sync(file)
         new.rename(self.checkpoints / f"{number:08d}")
-        replace(self.folder / "log.csv", lambda path: shutil.copy(self._newest() / "log.csv", path))
-        if old:
+        self._publish_log()
+        for old in sorted(self.checkpoints.glob("[0-9]" * 8))[:-1]:
             shutil.rmtree(old)
         self.writer.flush()
         self.last_checkpoint = time.time()
+
+    def _publish_log(self):
+        replace(self.folder / "log.csv", lambda path: shutil.copy(self._newest() / "log.csv", path))
 
     def _newest(self):
         return max((path for path in self.checkpoints.glob("[0-9]" * 8)), default=None)
@@ -160,13 +196,16 @@ class Training:
         state = json.loads((newest / "state.json").read_text())
         self.stage, self.epoch, self.seconds = state["stage"], state["epoch"], state["seconds"]
         self._load_state()
+        self._publish_log()  # the kill may have come between a checkpoint and this
         self.rows = read_csv(newest / "log.csv")
         if state["best"]:
             self.best = {**state["best"], "weights": _load_arrays(newest / "best.npz")}
 
     def _load_state(self):
         newest = self._newest()
-        self.model.load_weights(newest / "state.weights.h5")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Skipping variable loading")  # an optimizer that its compile did not build
+            self.model.load_weights(newest / "state.weights.h5")
         for state, value in zip(self._random_states(), _load_arrays(newest / "random.npz"), strict=True):
             state.assign(value)
 
@@ -174,6 +213,10 @@ class Training:
         """The states of the model's seed generators, which are variables but no weights, and no metric's."""
         others = {id(variable) for variable in (*self.model.weights, *self.model.metrics_variables)}
         return [variable for variable in self.model.variables if id(variable) not in others]
+
+
+class _TimeOver(Exception):  # noqa: N818 - no error
+    """Leaves a stage in the middle, so that nothing that follows its `fit` sees half-trained weights."""
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -187,7 +230,8 @@ class _Keeper(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        self._check(logs, f"at step {batch + 1} of epoch {self.epoch + 1}")
+        first, last = batch + 2 - self.model.steps_per_execution, batch + 1
+        self._check(logs, f"at step {last if first == last else f'{first} to {last}'} of epoch {self.epoch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
         self._check(logs, f"at the end of epoch {epoch + 1}")
@@ -201,7 +245,8 @@ class _Keeper(keras.callbacks.Callback):
 
 def replace(path, write):
     """Lets `write(other path)` make a file of a run, then puts it in its place in one move."""
-    other = path.with_name(f".{os.getpid()}-{path.name}")
+    other = path.with_name(f".writing-{path.name}")
+    other.unlink(missing_ok=True)  # of a process that was killed
     write(other)
     os.replace(other, path)
 
