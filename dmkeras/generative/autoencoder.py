@@ -32,6 +32,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from dmkeras.parts.checks import check_images, check_shape, first_batch
+
 OBJECTIVES = ("cross_entropy", "squared_error")
 
 
@@ -107,12 +109,12 @@ class Autoencoder(keras.Model):
 
     def encode(self, images):
         """images [B, H, W, C] in [0, 1] -> z [B, Z] float32, without noise."""
-        _check_shape("images", images, self.image_shape)
+        check_shape("images", images, self.image_shape)
         return tf.cast(self.encoder(images, training=False), "float32")
 
     def decode(self, z):
         """z [B, Z] -> images [B, H, W, C] float32 in [0, 1]."""
-        _check_shape("z", z, (self.latent_size,))
+        check_shape("z", z, (self.latent_size,))
         return self._images(self.decoder(z))
 
     def reconstruct(self, images):
@@ -135,13 +137,11 @@ class Autoencoder(keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit` on pictures alone, after a look at the first batch: see Raises of the class."""
-        first = x.take(1).get_single_element() if isinstance(x, tf.data.Dataset) else x
-        first = first[0] if isinstance(first, (tuple, list)) else first
-        if isinstance(first, (np.ndarray, tf.Tensor)):
-            _check_shape("images", first, self.image_shape)
-            low, high = np.min(first), np.max(first)
-            if self.objective == "cross_entropy" and not 0 <= low <= high <= 1:
-                raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; divide 8-bit pixels by 255")
+        first = first_batch(x)
+        if first is not None and self.objective == "cross_entropy":
+            check_images(first, self.image_shape)
+        elif first is not None:
+            check_shape("images", first, self.image_shape)
         return super().fit(x, *args, **kwargs)
 
     def signatures(self):
@@ -248,9 +248,3 @@ def _check_arguments(image_shape, latent_size, hidden, objective, noise):
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; received {objective!r}")
     if not 0 <= noise <= 1:
         raise ValueError(f"noise must be in [0, 1], the standard deviation in units of the pixels; received {noise}")
-
-
-def _check_shape(name, values, shape):
-    received = tuple(values.shape)
-    if received[1:] != shape:
-        raise ValueError(f"expected {name} [B, {', '.join(map(str, shape))}], received {list(received)}")

@@ -32,6 +32,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import layers
 
+from dmkeras.parts.checks import check_images, first_batch
+
 tfd = tfp.distributions
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli")
 ESTIMATORS = ("analytic", "monte_carlo")
@@ -278,9 +280,8 @@ class VAE(keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`, after a look at the first batch: see Raises of the class."""
-        first = x.take(1).get_single_element() if isinstance(x, tf.data.Dataset) else x
-        first = first[0] if isinstance(first, (tuple, list)) else first
-        if isinstance(first, (np.ndarray, tf.Tensor, dict)):
+        first = first_batch(x)
+        if first is not None:
             _check_images(first, self.image_shape, self.likelihood_name)
         return super().fit(x, *args, **kwargs)
 
@@ -330,18 +331,9 @@ def _check_arguments(image_shape, latent_size, hidden, likelihood, estimator, nu
 
 
 def _check_images(images, image_shape, likelihood):
-    """Refuses what would be a silent wrong number: another shape, pixels of 0..255, grey values as a Bernoulli's."""
-    if isinstance(images, tf.Tensor) and not tf.executing_eagerly():
-        return  # a symbolic tensor has no values; its caller's first batch was looked at
-    if isinstance(images, dict):
-        raise ValueError(f"expected images, received a dict of {', '.join(images)}; map it to record['image']")
-    images = np.asarray(images)
-    if images.shape[1:] != image_shape:
-        raise ValueError(f"expected images [B, {', '.join(map(str, image_shape))}], received {list(images.shape)}")
-    low, high = (images.min(), images.max()) if images.size else (0, 0)
-    if not (0 <= low <= high <= 1):
-        raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; divide 8-bit pixels by 255")
-    if likelihood == "bernoulli" and not np.isin(images, (0, 1)).all():
+    check_images(images, image_shape)
+    grey = tf.executing_eagerly() and likelihood == "bernoulli" and not np.isin(images, (0, 1)).all()
+    if grey:
         raise ValueError(
             "the Bernoulli likelihood is of pixels in {0, 1}, received grey values; binarize them, "
             "or use likelihood='continuous_bernoulli'"

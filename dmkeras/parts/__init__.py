@@ -1,0 +1,1 @@
+"""What two or more systems use, one file per kind."""

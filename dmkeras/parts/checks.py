@@ -1,0 +1,30 @@
+"""What stands at the doors of the models: pictures of another shape or range end in an error, not in a wrong number."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def first_batch(x):
+    """The pictures that `fit(x)` would see first; None where a look would use them up, as of a generator."""
+    first = x.take(1).get_single_element() if isinstance(x, tf.data.Dataset) else x
+    first = first[0] if isinstance(first, (tuple, list)) else first
+    return first if isinstance(first, (np.ndarray, tf.Tensor, dict)) else None
+
+
+def check_shape(name, values, shape):
+    """ValueError unless `values` is [B, *shape]."""
+    if isinstance(values, dict):
+        raise ValueError(f"expected {name}, received a dict of {', '.join(values)}; map it to one tensor, as record['image']")
+    if tuple(values.shape)[1:] != tuple(shape):
+        raise ValueError(f"expected {name} [B, {', '.join(map(str, shape))}], received {list(values.shape)}")
+
+
+def check_images(images, image_shape):
+    """ValueError unless `images` is [B, *image_shape] with pixels in [0, 1]; symbolic tensors, without values, pass."""
+    if isinstance(images, tf.Tensor) and not tf.executing_eagerly():
+        return
+    images = images if isinstance(images, dict) else np.asarray(images)
+    check_shape("images", images, image_shape)
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; divide 8-bit pixels by 255")
