@@ -1,10 +1,16 @@
 """Train an autoencoder on pictures without labels, throw the decoder away, classify from the code.
 
-python -m training.autoencoder                  digits
-python -m training.autoencoder --fast           the same in seconds
+python -m training.autoencoder                  digits (--fast: in seconds)
 python -m training.autoencoder --data mnist     MNIST, prepared by TFDS
 
-HEADER
+Test accuracy   digits, 100 labels   digits, 1297 labels   MNIST, 100 labels   MNIST, 50,000 labels
+code            .928 .916 .922       .970 .980 .980        .803                .921
+PCA, as many    .890                 .973                  .759                .900
+pixels          .893                 .977                  .754                .926
+untrained       .735 .697 .738       .860 .817 .830        .492                .663
+With 100 labels the mean of 20 draws (standard errors .003 to .007); the protocol stands in `linear_probe`. Digits:
+split 1297/200/300, seeds 0 1 2, 47 s; MNIST: 50,000/10,000/10,000, seed 0, 13 minutes on cores shared with other
+work; 2 x86-64 cores, no GPU. Sizes, noise and epochs were chosen by accuracy on the digits' validation split.
 """
 
 import keras
@@ -18,7 +24,6 @@ from dmkeras.generative.autoencoder import linear_probe
 from dmkeras.recipe import Recipe, run
 
 SPLITS = {"train": "train[:-10000]", "validation": "train[-10000:]", "test": "test"}  # of a TFDS set
-LABELS = (20, 50, 100, 300, 1000, 10_000)
 
 
 def recipe(
@@ -33,7 +38,7 @@ def recipe(
     batch_size=100,
 ):
     """A denoising autoencoder; a linear classifier on its code beside pixels, PCA and an untrained encoder."""
-    epochs = epochs or (10 if fast else 400 if data == "digits" else 50)
+    epochs = epochs or (10 if fast else 400 if data == "digits" else 20)
     names = {split: split if data == "digits" else SPLITS[split] for split in SPLITS}
     sets = {split: to_arrays(load(data, names[split], data_dir=data_dir, download=download)) for split in SPLITS}
     images, labels = ({split: arrays[key] for split, arrays in sets.items()} for key in ("image", "label"))
@@ -43,14 +48,13 @@ def recipe(
     batched = lambda split, seed: batches(images[split], batch_size, seed if split == "train" else None)
 
     def evaluate(model):
-        numbers = [100] if fast else [number for number in LABELS if number < total] + [total]
+        numbers = [100] if fast else [n for n in (20, 50, 100, 300, 1000, 10_000) if n < total] + [total]
         for kind, features in _features(model, untrained, images).items():
             found[kind] = linear_probe(features, labels, numbers, num_draws=3 if fast else 20)
-        print("test accuracy of a linear classifier: mean over draws of the labels (standard error)")
         result = {"loss": model.evaluate(batched("test", 0), verbose=0)}
         for kind, columns in found.items():
-            cells = (f"{number} labels {mean:.4f} ({error:.4f})" for number, mean, error in zip(*columns))
-            print(f"{kind:>10}", *cells, sep="   ")
+            cells = (f"{number} labels {mean:.4f} +- {error:.4f}" for number, mean, error in zip(*columns))
+            print(f"test accuracy from {kind:>9}", *cells, sep="   ")
             for number, mean, error in zip(*columns):
                 result |= {f"accuracy_{kind}_{number}": mean, f"accuracy_{kind}_{number}_standard_error": error}
         return result
@@ -70,20 +74,17 @@ def recipe(
 def _features(model, untrained, images):
     """{kind: {split: features [N, F]}}, made without labels."""
     flat = lambda x: np.reshape(x, (len(x), -1))
-    pca = PCA(model.latent_size, svd_solver="covariance_eigh").fit(flat(images["train"]))
-    maps = {
-        "pixels": flat,
-        "pca": lambda x: pca.transform(flat(x)),
-        "untrained": untrained.encode,
-        "code": model.encode,
-    }
+    pixels = flat(images["train"])
+    pca = PCA(min(model.latent_size, pixels.shape[1]), svd_solver="covariance_eigh").fit(pixels)
+    functions = flat, lambda x: pca.transform(flat(x)), untrained.encode, model.encode
+    maps = dict(zip(("pixels", "pca", "untrained", "code"), functions))
     in_parts = lambda kind, x: np.concatenate([maps[kind](part) for part in np.array_split(x, len(x) // 1000 + 1)])
     return {kind: {split: in_parts(kind, x) for split, x in images.items()} for kind in maps}
 
 
 def _pictures(model, images, labels, found):
     rows = {"data": images[:10], "reconstruction": model.reconstruct(images[:10])}
-    codes = PCA(2).fit_transform(model.encode(images))
+    codes = PCA(2).fit_transform(np.pad(model.encode(images), [(0, 0), (0, 1)]))  # padded: a code may be one number
     pictures = {
         "reconstructions": figures.labelled_rows(rows, title="test pictures, rebuilt from their codes"),
         "codes": figures.scatter(codes, labels, title="codes of test pictures: first two principal components"),
