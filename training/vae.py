@@ -1,11 +1,14 @@
-"""Train a variational autoencoder and measure log p(x).
+"""Train a variational autoencoder and measure log p(x) by importance sampling.
 
-python -m training.vae                      digits, binarized
-python -m training.vae --fast               the same in seconds
-python -m training.vae --data mnist         MNIST under one fixed binary draw, 200-200-50 tanh
-python -m training.vae --data mnist --binarization dynamic
+python -m training.vae                                                digits, binarized at >= 8 of 16
+python -m training.vae --fast                                         the same in seconds
+python -m training.vae --data mnist                                   MNIST, 200-200-50 tanh, one fixed binary draw
+python -m training.vae --data mnist --binarization dynamic --epochs 1800
+
+FIGURES
 """
 
+import functools
 from typing import Literal
 
 import keras
@@ -13,7 +16,8 @@ import tensorflow as tf
 
 import dmkeras
 from dmkeras import figures
-from dmkeras.data import batches, load, to_arrays
+from dmkeras.data import batches
+from dmkeras.data import binarization as binary
 from dmkeras.recipe import Recipe, run
 
 DEFAULTS = {  # binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, K of the test
@@ -27,7 +31,7 @@ def recipe(
     data="digits",
     data_dir: str | None = None,
     download=False,
-    binarization: Literal["threshold", "fixed", "dynamic", "none"] | None = None,
+    binarization: Literal["fixed", "dynamic", "threshold", "none"] | None = None,
     likelihood: Literal["bernoulli", "gaussian", "continuous_bernoulli"] = "bernoulli",
     estimator: Literal["analytic", "monte_carlo"] = "analytic",
     hidden_size: tuple[int, ...] | None = None,
@@ -38,37 +42,30 @@ def recipe(
     weight_decay: float | None = None,
 ):
     """Auto-Encoding Variational Bayes: the bound in training, importance sampling on the test split."""
-    defaults = DEFAULTS.get(data, DEFAULTS["mnist"])
     epochs = epochs or (20 if fast else None)
     given = (binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, None)
+    defaults = DEFAULTS.get(data, DEFAULTS["mnist"])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, num_samples = settings
-    images = {
-        split: _images(data, split, binarization, data_dir, download) for split in ("train", "validation", "test")
-    }
+    read = functools.partial(binary.images, data, protocol=binarization, data_dir=data_dir, download=download)
+    images = {split: read(split) for split in ("train", "validation", "test")}
 
     def batched(split, seed):
         dataset = batches(images[split], batch_size, seed if split == "train" else None)
-        if binarization != "dynamic":
-            return dataset
-        draw = lambda step, grey: tf.random.stateless_uniform(tf.shape(grey), tf.stack([tf.cast(seed, "int64"), step]))
-        return dataset.enumerate().map(lambda step, grey: tf.cast(draw(step, grey) < grey, "float32"))
+        return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
 
     model = dmkeras.VAE(images["train"].shape[1:], latent_size, tuple(hidden_size), likelihood, estimator)
     model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
-    steps = int(batched("train", 0).cardinality())
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps, alpha=0.01)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batched("train", 0)), alpha=0.01)
     optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay or None)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
 
     def evaluate(model):
-        name = "nll" if binarization != "none" or likelihood != "bernoulli" else "cross_entropy"
-        parts = [
-            (model.log_prob(x, num_samples, seed=0), model.elbo(x, num_samples=20, seed=0)) for x in batched("test", 0)
-        ]
-        log_prob, elbo = (tf.concat(part, axis=0) for part in zip(*parts))
+        bounds = lambda i, x: (model.log_prob(x, num_samples, seed=i), model.elbo(x, num_samples=20, seed=i))
+        found = [bounds(i, x) for i, x in enumerate(batched("test", 0))]
+        log_prob, elbo = (tf.concat(part, axis=0) for part in zip(*found))
         error = tf.math.reduce_std(log_prob) / len(log_prob) ** 0.5
-        return {name: -tf.reduce_mean(log_prob), f"{name}_standard_error": error, "elbo": tf.reduce_mean(elbo)}
+        return {"nll": -tf.reduce_mean(log_prob), "nll_standard_error": error, "elbo": tf.reduce_mean(elbo)}
 
     return Recipe(
         "vae",
@@ -83,17 +80,6 @@ def recipe(
     )
 
 
-def _images(data, split, binarization, data_dir, download):
-    """[N, H, W, C] float32 in [0, 1]; binary, but for pictures that are drawn anew each epoch."""
-    source = {"train": "train[:-10000]", "validation": "train[-10000:]"}.get(split, split)
-    if data == "digits":
-        source = split
-    if data == "mnist" and (binarization == "fixed" or (binarization == "dynamic" and split == "test")):
-        data, source = "mnist_binarized", split
-    images = to_arrays(load(data, source, data_dir=data_dir, download=download))["image"]
-    return (images >= 0.5).astype("float32") if binarization == "threshold" else images
-
-
 def _pictures(model, images):
     rows = {"data": images, "reconstruction": model.reconstruct(images), "sample": model.sample(len(images), seed=0)}
     rows["mean of sample"] = model.sample(len(images), seed=0, means=True)
@@ -101,9 +87,8 @@ def _pictures(model, images):
     between = model.interpolate(images[:5], images[5:], steps=10)
     pictures["interpolation"] = figures.grid([x for row in between for x in row], 10, title="between two codes")
     if model.latent_size == 2:
-        pictures["manifold"] = figures.grid(
-            [x for row in model.manifold(20) for x in row], 20, title="2-D manifold", gap=0
-        )
+        codes = [x for row in model.manifold(20) for x in row]
+        pictures["manifold"] = figures.grid(codes, 20, title="2-D manifold", gap=0)
     return pictures
 
 

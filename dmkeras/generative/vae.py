@@ -52,7 +52,7 @@ class VAE(keras.Model):
     | serving_default | images [B, H, W, C] float32 in [0, 1] | images [B, H, W, C] float32 in [0, 1] |
     | encode | images | mean [B, Z], log_var [B, Z] float32 |
     | decode | z [B, Z] float32 | images [B, H, W, C], the mean of p(x given z) |
-    | sample | seed [B, 2] int32, one row per answer | images, a draw of p(x); means, the mean of p(x given its z) |
+    | sample | seed [B, 2] int32, one row per answer | images, a draw of p(x); means [B, H, W, C], of p(x given its z) |
     | log_prob | images | log_prob [B], nats, the bound of SERVED_SAMPLES importance samples |
 
     Args:
@@ -191,7 +191,8 @@ class VAE(keras.Model):
         Args:
             images: [B, H, W, C] in [0, 1].
             num_samples: K, draws per image; time grows with it, memory does not.
-            seed: an integer for the same draws again; None for fresh ones.
+            seed: an integer for the same draws again; None for fresh ones. Give every batch of an average its own:
+                draws shared between pictures make an error that no number of pictures averages out.
 
         Returns:
             [B] float32, nats.
@@ -202,14 +203,13 @@ class VAE(keras.Model):
         return self._importance_weighted(tf.cast(images, "float32"), num_samples, _seed(seed))
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def _importance_weighted(self, images, num_samples, seed):
-        """log 1/K sum_k w_k in chunks of draws, with a running log-sum-exp."""
-        chunk = min(num_samples, 50)
+    def _importance_weighted(self, images, num_samples, seed, shared=False):
+        """log 1/K sum_k w_k in chunks of draws, with a running log-sum-exp; `shared` draws serve every row alike."""
+        chunk, rows = min(num_samples, 50), 1 if shared else tf.shape(images)[0]
         posterior, prior = self.posterior(images), self.prior()
 
         def add(i, total, size=chunk):
-            # One draw of noise serves every row, so that a row's answer does not depend on the rest of its batch.
-            noise = tf.random.stateless_normal((size, 1, self.latent_size), tf.stack([seed[0] + i, seed[1]]))
+            noise = tf.random.stateless_normal((size, rows, self.latent_size), tf.stack([seed[0] + i, seed[1]]))
             z = posterior.mean() + posterior.stddev() * noise  # [K, B, Z]
             weight = self._log_likelihood(z, images) + prior.log_prob(z) - posterior.log_prob(z)  # [K, B]
             return i + 1, tf.reduce_logsumexp(tf.concat([total[None], weight], 0), axis=0)
@@ -298,8 +298,9 @@ class VAE(keras.Model):
         }
 
     def _served_log_prob(self, images):
-        """The draws are fixed, so that the same request has the same answer."""
-        return {"log_prob": self._importance_weighted(images, self.SERVED_SAMPLES, tf.constant([0, 0]))}
+        """The draws are fixed and shared: a row's answer depends neither on the moment nor on the rest of its batch."""
+        draws = (self.SERVED_SAMPLES, tf.constant([0, 0]))
+        return {"log_prob": self._importance_weighted(images, *draws, shared=True)}
 
     def get_config(self):
         return {

@@ -14,7 +14,8 @@ def first_batch(x):
 def check_shape(name, values, shape):
     """ValueError unless `values` is [B, *shape]."""
     if isinstance(values, dict):
-        raise ValueError(f"expected {name}, received a dict of {', '.join(values)}; map it to one tensor, as record['image']")
+        keys = ", ".join(values)
+        raise ValueError(f"expected {name}, received a dict of {keys}; map it to record['image'] or the like")
     if tuple(values.shape)[1:] != tuple(shape):
         raise ValueError(f"expected {name} [B, {', '.join(map(str, shape))}], received {list(values.shape)}")
 

@@ -1,0 +1,55 @@
+"""Pictures for models of binary pixels: a figure in nats means something only beside its protocol.
+
+fixed      one binary draw for good: `mnist_binarized` (MNIST alone)
+dynamic    train and validation are grey, for `draw` to binarize, anew each epoch in training; the test split of
+           MNIST is `mnist_binarized`'s, so that the two protocols are tested on the same pictures
+threshold  1 where the grey value is at least 1/2 (of 16 grey levels: at least 8)
+none       grey values
+"""
+
+import tensorflow as tf
+
+from dmkeras.data.pipeline import to_arrays
+
+PROTOCOLS = ("fixed", "dynamic", "threshold", "none")
+
+
+def images(name, split, protocol, *, data_dir=None, download=False):
+    """The pictures of a data set under a protocol, float32 [N, H, W, C] in [0, 1], all in memory.
+
+    Args:
+        name: as in `dmkeras.data.load`, like data_dir and download.
+        split: `train`, `validation` or `test`; a TFDS set gives the last 10,000 of its `train` for validation.
+        protocol: one of PROTOCOLS.
+        data_dir: where prepared TFDS sets lie.
+        download: whether to prepare one that is not there.
+
+    Raises:
+        ValueError: for an unknown protocol, or a fixed draw of another set than MNIST.
+    """
+    from dmkeras.data import load
+
+    if protocol not in PROTOCOLS or (protocol == "fixed" and name not in ("mnist", "mnist_binarized")):
+        known = f"{', '.join(PROTOCOLS)}; fixed for mnist alone"
+        raise ValueError(f"{name}: expected a binarization of {known}; received {protocol!r}")
+    if name == "mnist" and (protocol == "fixed" or (protocol == "dynamic" and split == "test")):
+        name = "mnist_binarized"
+    if name not in ("digits", "mnist_binarized"):
+        split = {"train": "train[:-10000]", "validation": "train[-10000:]"}.get(split, split)
+    grey = to_arrays(load(name, split, data_dir=data_dir, download=download))["image"]
+    return (grey >= 0.5).astype("float32") if protocol == "threshold" else grey
+
+
+def draw(dataset, seed):
+    """Batches of grey pictures -> binary ones, a pixel 1 with the probability of its grey value.
+
+    Args:
+        dataset: batches [B, H, W, C] float32 in [0, 1].
+        seed: int64 scalar, a number or a tensor; the draw is a function of (seed, batch) alone.
+    """
+
+    def binary(step, grey):
+        uniform = tf.random.stateless_uniform(tf.shape(grey), tf.stack([tf.cast(seed, "int64"), step]))
+        return tf.cast(uniform < grey, "float32")
+
+    return dataset.enumerate().map(binary)
