@@ -96,8 +96,7 @@ class Training:
     def compile(self, options, steps=1):
         """`model.compile` with nothing left of an earlier one: a stage begins the same whatever ran before it."""
         self.model._compile_loss = self.model._compile_metrics = None  # which Keras keeps if none is given
-        new = lambda value: type(value).from_config(value.get_config())
-        options = {key: new(o) if isinstance(o, keras.optimizers.Optimizer) else o for key, o in options.items()}
+        options = {key: _new(o) if isinstance(o, keras.optimizers.Optimizer) else o for key, o in options.items()}
         # Keras runs whole executions: one that does not divide the epoch would eat into the next epoch's batches.
         wanted = options.get("steps_per_execution", 1)
         options["steps_per_execution"] = max(n for n in range(1, min(wanted, steps) + 1) if steps % n == 0)
@@ -241,6 +240,14 @@ class _Keeper(keras.callbacks.Callback):
         for key, value in (logs or {}).items():
             if not np.isfinite(value):
                 self.training.diverged(f"metric {key}", where)
+
+
+def _new(optimizer):
+    """The optimizer as it was configured; what it excludes from weight decay is left out of a Keras config."""
+    new = type(optimizer).from_config(optimizer.get_config())
+    kept = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+    vars(new).update({key: value for key, value in vars(optimizer).items() if key in kept})
+    return new
 
 
 def replace(path, write):

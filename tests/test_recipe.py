@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -505,3 +506,16 @@ def test_an_interrupted_run_tells_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(toy_one, "evaluate", evaluate)
     with pytest.raises(SystemExit, match=r"runs/toy_one/0001 was interrupted; --resume goes on"):
         train(toy_one.recipe, tmp_path, "--fast")
+
+
+def test_a_stage_keeps_what_its_optimizer_excludes_from_weight_decay(tmp_path):
+    recipe = toy_one.recipe()
+    optimizer = keras.optimizers.Adam(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    Training(recipe, tmp_path).compile({"optimizer": optimizer})
+    decayed = [
+        weight.name for weight in recipe.model.trainable_weights if recipe.model.optimizer._use_weight_decay(weight)
+    ]
+    assert "kernel" in decayed
+    assert "bias" not in decayed
+    assert recipe.model.optimizer is not optimizer
