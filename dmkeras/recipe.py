@@ -11,6 +11,7 @@ A run writes `OUT/runs/NAME/0001/`, the next one `0002/`:
     *.png            the recipe's pictures
     model.keras      the model with the best epoch's weights; `dmkeras.load` reads it
     last.weights.h5  the last epoch's weights
+    diverged.txt     what was no longer finite, in a run that ended so; --resume passes it by
     metrics.json     figures, versions, commit, seed, data, machine, time; it is written last and ends the run
 
 A run that was killed goes on with `--resume` from its last checkpoint and ends with the same figures as one that was
@@ -39,7 +40,7 @@ from collections.abc import Callable
 
 from dmkeras.resumable import Training, replace
 
-CONFIG, METRICS = "config.json", "metrics.json"
+CONFIG, METRICS, DIVERGED = "config.json", "metrics.json", "diverged.txt"
 CONTROL = {
     "seed": (int, 0, "of initial weights, data order and noise"),
     "precision": (typing.Literal["float32", "mixed_bfloat16", "mixed_float16"], "float32", "of the layers' arithmetic"),
@@ -117,7 +118,8 @@ def run(make, argv=None):
     with contextlib.ExitStack() as held:
         # A new folder comes after the recipe, so that bad arguments leave none behind.
         folder = held.enter_context(_unfinished_run(base, given)) if once["resume"] else None
-        arguments = json.loads((folder / CONFIG).read_text() if folder else json.dumps({**_defaults(make), **given}))
+        told = json.loads((folder / CONFIG).read_text()) if folder else given
+        arguments = json.loads(json.dumps({**_defaults(make), **told}))
         control = {key: arguments[key] for key in CONTROL}
         recipe = _prepare(make, {key: value for key, value in arguments.items() if key not in CONTROL}, **control)
         if recipe.name != name:
@@ -130,6 +132,9 @@ def run(make, argv=None):
             return _finish(recipe, training, record, once, finished=training.run_stages())
         except KeyboardInterrupt:
             raise SystemExit(f"{folder} was interrupted; --resume goes on from its last checkpoint") from None
+        except FloatingPointError as error:
+            (folder / DIVERGED).write_text(f"{error}\n")  # --resume would do the same again
+            raise
 
 
 def _prepare(make, arguments, seed, precision, deterministic):
@@ -140,7 +145,10 @@ def _prepare(make, arguments, seed, precision, deterministic):
     keras.config.set_dtype_policy(precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    return make(**arguments)
+    try:
+        return make(**arguments)
+    except (ValueError, OSError) as error:  # an argument or data that do not fit: said in words
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 def _defaults(make):
@@ -169,6 +177,11 @@ def _parse(make, argv):
             how = {"action": argparse.BooleanOptionalAction} if kinds == [bool] else {"type": kinds[0]}
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default {default})".strip(), **how)
     given = vars(parser.parse_args(argv))
+    if given.get("seed", 0) >= 2**32:
+        parser.error(f"argument --seed: expected less than 2**32, received {given['seed']}")
+    out = pathlib.Path(given.get("out", "."))
+    if out.exists() and not out.is_dir():
+        parser.error(f"argument --out: expected a folder, received the file {out}")
     for name, least in LEAST.items():
         if given.get(name, least) < least:
             parser.error(f"argument --{name.replace('_', '-')}: expected at least {least}, received {given[name]}")
@@ -203,7 +216,7 @@ def _unfinished_run(base, given):
         if not (folder / CONFIG).exists():
             continue
         with _lock(folder) as free:
-            if not free or (folder / METRICS).exists():
+            if not free or (folder / METRICS).exists() or (folder / DIVERGED).exists():
                 continue
             was = json.loads((folder / CONFIG).read_text())
             other = [

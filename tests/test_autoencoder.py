@@ -182,9 +182,13 @@ def test_bad_pictures_and_codes_are_refused(model):
     with pytest.raises(ValueError, match=r"expected images \[B, 3, 4, 1\]"):
         model.fit(IMAGES[:, :2], verbose=0)
     if model.objective == "cross_entropy":
-        for bad in (255 * IMAGES, np.full_like(IMAGES, np.nan)):
-            with pytest.raises(ValueError, match="divide 8-bit pixels by 255"):
-                model.fit(bad, verbose=0)
+        for bad, message in (
+            (255 * IMAGES, "divide 8-bit pixels by 255"),
+            (np.full_like(IMAGES, np.nan), "are not finite"),
+        ):
+            for door in (model.fit, model.evaluate):
+                with pytest.raises(ValueError, match=message):
+                    door(bad, verbose=0)
         with pytest.raises(ValueError, match="divide 8-bit pixels by 255"):
             model.fit(tf.data.Dataset.from_tensor_slices(255 * IMAGES).batch(2), verbose=0)
     else:  # squared error is one for any values

@@ -261,9 +261,23 @@ def test_a_figure_that_is_nan_is_not_recorded(tmp_path, monkeypatch):
 # --- resume ---------------------------------------------------------------------------------------------------------
 
 
-def test_resume_refuses_other_arguments_and_names_them(diverged):
+@pytest.fixture
+def unfinished(diverged, tmp_path):
+    """A run that ended within its epochs, and not because it diverged."""
+    out = shutil.copytree(diverged[0], tmp_path / "out")
+    (out / "runs/toy_one/0001/diverged.txt").unlink()
+    return out
+
+
+def test_resume_passes_by_a_run_that_diverged(diverged):
+    assert "not finite" in (diverged[0] / "runs/toy_one/0001/diverged.txt").read_text()
+    with pytest.raises(SystemExit, match="found no unfinished run"):
+        train(toy_one.recipe, diverged[0], "--resume")
+
+
+def test_resume_refuses_other_arguments_and_names_them(unfinished):
     with pytest.raises(SystemExit, match=r"leave out --units 8 \(it was 16\), --seed 3 \(it was 0\)"):
-        train(toy_one.recipe, diverged[0], "--resume", "--units", "8", "--seed", "3", "--epochs", "6")
+        train(toy_one.recipe, unfinished, "--resume", "--units", "8", "--seed", "3", "--epochs", "6")
 
 
 def test_resume_without_an_unfinished_run_says_so_and_leaves_nothing(tmp_path):
@@ -272,11 +286,11 @@ def test_resume_without_an_unfinished_run_says_so_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_resume_passes_over_a_run_that_another_process_holds(diverged):
-    with open(diverged[0] / "runs/toy_one/0001/.lock") as file:
+def test_resume_passes_over_a_run_that_another_process_holds(unfinished):
+    with open(unfinished / "runs/toy_one/0001/.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(SystemExit, match="found no unfinished run"):
-            train(toy_one.recipe, diverged[0], "--resume")
+            train(toy_one.recipe, unfinished, "--resume")
 
 
 def test_a_run_holds_its_folder_while_it_lives(tmp_path, monkeypatch):
@@ -495,7 +509,7 @@ def test_help_shows_the_arguments_of_the_recipe_and_of_the_run(capsys):
 
 
 def test_bad_arguments_leave_no_folder_behind(tmp_path):
-    with pytest.raises(ValueError, match="units"):
+    with pytest.raises(SystemExit, match="units"):
         train(toy_one.recipe, tmp_path, "--units", "0")
     assert not list(tmp_path.iterdir())
 

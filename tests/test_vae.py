@@ -606,7 +606,7 @@ def test_binary_pixels_may_have_any_type(binary, dtype):
         (np.ones((3, 3, 1)), r"received \[3, 3, 1\]"),
         (np.full((4, 3, 3, 1), 255, "uint8"), r"expected pixels in \[0, 1\], received 255 to 255; divide"),
         (-np.ones((4, 3, 3, 1)), r"received -1\.0"),
-        (np.full((4, 3, 3, 1), np.nan), "received nan"),
+        (np.full((4, 3, 3, 1), np.nan), "received 36 that are not finite"),
     ],
 )
 def test_pictures_that_are_no_data_of_the_model_are_refused(binary, images, message):

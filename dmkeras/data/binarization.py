@@ -29,6 +29,8 @@ def images(name, split, protocol, *, data_dir=None, download=False):
     """
     from dmkeras.data import load
 
+    if protocol == "fixed" and name not in ("mnist", "mnist_binarized"):
+        load(name, "train", data_dir=data_dir, download=download)  # a name that is none is told first
     if protocol not in PROTOCOLS or (protocol == "fixed" and name not in ("mnist", "mnist_binarized")):
         known = f"{', '.join(PROTOCOLS)}; fixed for mnist alone"
         raise ValueError(f"{name}: expected a binarization of {known}; received {protocol!r}")

@@ -25,6 +25,7 @@ Deviations from the papers, each with its reason:
 - The code is linear by default, as in 2006; `code_activation="relu"` gives the sparse code that the recipe classifies.
 """
 
+import functools
 import warnings
 
 import keras
@@ -32,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from dmkeras.parts.checks import check_images, check_shape, first_batch
+from dmkeras.parts.checks import check_first_batch, check_images, check_shape
 
 OBJECTIVES = ("cross_entropy", "squared_error")
 
@@ -137,12 +138,18 @@ class Autoencoder(keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit` on pictures alone, after a look at the first batch: see Raises of the class."""
-        first = first_batch(x)
-        if first is not None and self.objective == "cross_entropy":
-            check_images(first, self.image_shape)
-        elif first is not None:
-            check_shape("images", first, self.image_shape)
+        check_first_batch(x, self._check_images)
         return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """As `keras.Model.evaluate`, after a look at the first batch."""
+        if "_use_cached_eval_dataset" not in kwargs:  # Keras's call within `fit`, epoch after epoch
+            check_first_batch(x, self._check_images)
+        return super().evaluate(x, *args, **kwargs)
+
+    def _check_images(self, images):
+        check = check_images if self.objective == "cross_entropy" else functools.partial(check_shape, "images")
+        check(images, self.image_shape)
 
     def signatures(self):
         images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")

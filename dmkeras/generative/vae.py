@@ -32,7 +32,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import layers
 
-from dmkeras.parts.checks import check_images, first_batch
+from dmkeras.parts.checks import check_first_batch, check_images
 
 tfd = tfp.distributions
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli")
@@ -253,6 +253,8 @@ class VAE(keras.Model):
 
     def interpolate(self, a, b, steps=8):
         """Pictures on the straight line between the codes of a and b, each [B, H, W, C] -> [B, steps, H, W, C]."""
+        if len(a) != len(b):
+            raise ValueError(f"expected as many pictures to start from as to end at, received {len(a)} and {len(b)}")
         if steps < 2:
             raise ValueError(f"steps must be at least 2 (the two ends), received {steps}")
         start, end = self.encode(a)[0][:, None], self.encode(b)[0][:, None]
@@ -280,10 +282,14 @@ class VAE(keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`, after a look at the first batch: see Raises of the class."""
-        first = first_batch(x)
-        if first is not None:
-            _check_images(first, self.image_shape, self.likelihood_name)
+        check_first_batch(x, _check_images, self.image_shape, self.likelihood_name)
         return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """As `keras.Model.evaluate`, after a look at the first batch."""
+        if "_use_cached_eval_dataset" not in kwargs:  # Keras's call within `fit`, epoch after epoch
+            check_first_batch(x, _check_images, self.image_shape, self.likelihood_name)
+        return super().evaluate(x, *args, **kwargs)
 
     def signatures(self):
         images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")
@@ -317,6 +323,8 @@ class VAE(keras.Model):
 
 def _seed(seed):
     """An integer -> [2] int32 for TensorFlow's stateless random functions; None -> a fresh one."""
+    if seed is not None and not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be from 0 to 2**31 - 1, received {seed}")
     return tf.constant([0, np.random.randint(2**31 - 1) if seed is None else seed], "int32")
 
 

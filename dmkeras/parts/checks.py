@@ -4,11 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 
-def first_batch(x):
-    """The pictures that `fit(x)` would see first; None where a look would use them up, as of a generator."""
-    first = x.take(1).get_single_element() if isinstance(x, tf.data.Dataset) else x
+def check_first_batch(x, check, *arguments):
+    """`check(pictures, *arguments)` of what `fit(x)` sees first; a generator passes, since a look would use it up."""
+    first = next(iter(x.take(1)), None) if isinstance(x, tf.data.Dataset) else x
     first = first[0] if isinstance(first, (tuple, list)) else first
-    return first if isinstance(first, (np.ndarray, tf.Tensor, dict)) else None
+    if isinstance(first, (np.ndarray, tf.Tensor, dict)):
+        check(first, *arguments)
 
 
 def check_shape(name, values, shape):
@@ -26,6 +27,10 @@ def check_images(images, image_shape):
         return
     images = images if isinstance(images, dict) else np.asarray(images)
     check_shape("images", images, image_shape)
+    wrong = np.size(images) - np.isfinite(images).sum()
+    if wrong:
+        raise ValueError(f"expected pixels in [0, 1], received {wrong} that are not finite; look at the data")
     low, high = (images.min(), images.max()) if images.size else (0, 0)
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; divide 8-bit pixels by 255")
+        remedy = "divide 8-bit pixels by 255" if high > 1 and low >= 0 else "move and scale them"
+        raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; {remedy}")
