@@ -70,7 +70,8 @@ def __getattr__(name):
     if name not in _HOME:
         import difflib
 
-        near = difflib.get_close_matches(name, __all__, cutoff=0.5) or __all__
+        known = {public.lower(): public for public in __all__}
+        near = [known[low] for low in difflib.get_close_matches(name.lower(), known, cutoff=0.5)] or __all__
         raise AttributeError(f"module 'dmkeras' has no attribute {name!r}; did you mean {', '.join(near)}?")
     module = importlib.import_module(_HOME[name])
     value = module if _HOME[name] == f"dmkeras.{name}" else getattr(module, name)
