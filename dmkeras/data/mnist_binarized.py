@@ -9,7 +9,9 @@ generator against the test pictures, both in MNIST's original order. Train is th
 Records: `image` [28, 28, 1] float32 in {0, 1}, `label` [] int32.
 """
 
+import functools
 import hashlib
+import os
 
 import numpy as np
 
@@ -22,14 +24,12 @@ def _original_order(split, count):
     return np.argsort(np.array(digests, dtype="S16"))
 
 
-def load(split, *, data_dir=None, download=False):
-    import tensorflow as tf
-
+@functools.lru_cache(maxsize=1)  # the three splits come of one pass over MNIST
+def _draw(data_dir, download):
+    """All 70,000 pictures [N, 28, 28, 1] bool and labels [N] int32, train before test."""
     from dmkeras.data import load as load_by_name
     from dmkeras.data.pipeline import to_arrays
 
-    if split not in SPLITS:
-        raise ValueError(f"mnist_binarized has the splits {', '.join(SPLITS)}; received {split!r}")
     generator = np.random.RandomState(2008)
     images, labels = [], []
     for part, count in (("train", 60000), ("test", 10000)):
@@ -39,7 +39,14 @@ def load(split, *, data_dir=None, download=False):
         grey[place], label[place] = np.rint(stored["image"].reshape(count, 784) * 255.0), stored["label"]
         images.append(generator.random_sample((count, 784)) < grey / 255)
         labels.append(label)
-    images, labels = np.concatenate(images)[SPLITS[split]], np.concatenate(labels)[SPLITS[split]]
-    records = {"image": images.reshape(-1, 28, 28, 1), "label": labels}
-    dataset = tf.data.Dataset.from_tensor_slices(records)
+    return np.concatenate(images).reshape(-1, 28, 28, 1), np.concatenate(labels)
+
+
+def load(split, *, data_dir=None, download=False):
+    import tensorflow as tf
+
+    if split not in SPLITS:
+        raise ValueError(f"mnist_binarized has the splits {', '.join(SPLITS)}; received {split!r}")
+    images, labels = (array[SPLITS[split]] for array in _draw(data_dir or os.environ.get("TFDS_DATA_DIR"), download))
+    dataset = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels})
     return dataset.map(lambda record: {**record, "image": tf.cast(record["image"], "float32")})
