@@ -29,16 +29,17 @@ def images(name, split, protocol, *, data_dir=None, download=False):
     """
     from dmkeras.data import load
 
-    if protocol == "fixed" and name not in ("mnist", "mnist_binarized"):
-        load(name, "train", data_dir=data_dir, download=download)  # a name that is none is told first
-    if protocol not in PROTOCOLS or (protocol == "fixed" and name not in ("mnist", "mnist_binarized")):
-        known = f"{', '.join(PROTOCOLS)}; fixed for mnist alone"
+    known = f"{', '.join(PROTOCOLS)}; fixed for mnist alone"
+    if protocol not in PROTOCOLS:
         raise ValueError(f"{name}: expected a binarization of {known}; received {protocol!r}")
     if name == "mnist" and (protocol == "fixed" or (protocol == "dynamic" and split == "test")):
         name = "mnist_binarized"
     if name not in ("digits", "mnist_binarized"):
         split = {"train": "train[:-10000]", "validation": "train[-10000:]"}.get(split, split)
-    grey = to_arrays(load(name, split, data_dir=data_dir, download=download))["image"]
+    dataset = load(name, split, data_dir=data_dir, download=download)  # refuses a name that is none
+    if protocol == "fixed" and name != "mnist_binarized":
+        raise ValueError(f"{name}: expected a binarization of {known}; received {protocol!r}")
+    grey = to_arrays(dataset)["image"]
     return (grey >= 0.5).astype("float32") if protocol == "threshold" else grey
 
 

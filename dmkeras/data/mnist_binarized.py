@@ -11,7 +11,6 @@ Records: `image` [28, 28, 1] float32 in {0, 1}, `label` [] int32.
 
 import functools
 import hashlib
-import os
 
 import numpy as np
 
@@ -45,8 +44,10 @@ def _draw(data_dir, download):
 def load(split, *, data_dir=None, download=False):
     import tensorflow as tf
 
+    from dmkeras.data import tfds
+
     if split not in SPLITS:
         raise ValueError(f"mnist_binarized has the splits {', '.join(SPLITS)}; received {split!r}")
-    images, labels = (array[SPLITS[split]] for array in _draw(data_dir or os.environ.get("TFDS_DATA_DIR"), download))
+    images, labels = (array[SPLITS[split]] for array in _draw(tfds.directory(data_dir), download))
     dataset = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels})
     return dataset.map(lambda record: {**record, "image": tf.cast(record["image"], "float32")})

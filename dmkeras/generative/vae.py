@@ -32,7 +32,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import layers
 
-from dmkeras.parts.checks import check_first_batch, check_images
+from dmkeras.parts.checks import check_first_batch, check_images, is_symbolic
 
 tfd = tfp.distributions
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli")
@@ -341,8 +341,7 @@ def _check_arguments(image_shape, latent_size, hidden, likelihood, estimator, nu
 
 def _check_images(images, image_shape, likelihood):
     check_images(images, image_shape)
-    grey = tf.executing_eagerly() and likelihood == "bernoulli" and not np.isin(images, (0, 1)).all()
-    if grey:
+    if likelihood == "bernoulli" and not is_symbolic(images) and not np.isin(images, (0, 1)).all():
         raise ValueError(
             "the Bernoulli likelihood is of pixels in {0, 1}, received grey values; binarize them, "
             "or use likelihood='continuous_bernoulli'"

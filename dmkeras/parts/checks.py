@@ -12,6 +12,11 @@ def check_first_batch(x, check, *arguments):
         check(first, *arguments)
 
 
+def is_symbolic(values):
+    """Whether `values` is a tensor of a graph, which has no values to look at."""
+    return isinstance(values, tf.Tensor) and not tf.executing_eagerly()
+
+
 def check_shape(name, values, shape):
     """ValueError unless `values` is [B, *shape]."""
     if isinstance(values, dict):
@@ -23,7 +28,7 @@ def check_shape(name, values, shape):
 
 def check_images(images, image_shape):
     """ValueError unless `images` is [B, *image_shape] with pixels in [0, 1]; symbolic tensors, without values, pass."""
-    if isinstance(images, tf.Tensor) and not tf.executing_eagerly():
+    if is_symbolic(images):
         return
     images = images if isinstance(images, dict) else np.asarray(images)
     check_shape("images", images, image_shape)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dmkeras.data import phantoms, rendering
+from dmkeras.data import phantoms
 
 PINNED = {
     (96, 40): "728072f31d8af4c9832b6218bab37c2547826d5fe0b92c55c8e1ac16e64fe6c9",
@@ -80,25 +80,6 @@ def test_subjects_differ_within_one_frame():
     dice = np.array([2 * (first & other).sum((1, 2)) / (first.sum((1, 2)) + other.sum((1, 2))) for other in others])
     assert dice.mean(0).min() > 0.5
     assert dice.mean(0).max() < 0.95
-
-
-def test_a_subject_is_the_same_whatever_is_read_besides():
-    few, many = (list(phantoms.load("test", size=32, count=count).as_numpy_iterator()) for count in (2, 4))
-    alone = phantoms.scene(rendering.first_picture("test", 0) + 1, 32)
-    for one, other in zip(few, many):
-        assert all(np.array_equal(one[key], other[key]) for key in one)
-    np.testing.assert_array_equal(few[1]["image"], alone["image"] / np.float32(255))
-    np.testing.assert_array_equal(few[1]["semantic"], alone["semantic"])
-
-
-def test_splits_and_seeds_share_no_picture():
-    pictures = [
-        record["image"].tobytes()
-        for split in rendering.SPLITS
-        for seed in (0, 1)
-        for record in phantoms.load(split, size=32, count=3, seed=seed).as_numpy_iterator()
-    ]
-    assert len(set(pictures)) == 18
 
 
 def test_the_dataset_says_what_it_holds():

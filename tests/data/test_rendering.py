@@ -85,3 +85,24 @@ def test_no_picture_belongs_to_two_splits_or_seeds():
         for split in rendering.SPLITS
     ]
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("source", [shapes, phantoms])
+def test_a_picture_is_the_same_whatever_is_read_besides(source):
+    few, many = (list(source.load("test", size=32, count=count).as_numpy_iterator()) for count in (2, 4))
+    alone = source.scene(rendering.first_picture("test", 0) + 1, 32)
+    for one, other in zip(few, many):
+        assert all(np.array_equal(one[key], other[key]) for key in one)
+    np.testing.assert_array_equal(few[1]["image"], alone["image"] / np.float32(255))
+    assert all(np.array_equal(few[1][key], alone[key]) for key in alone if key != "image")
+
+
+@pytest.mark.parametrize("source", [shapes, phantoms])
+def test_splits_and_seeds_share_no_picture(source):
+    pictures = [
+        record["image"].tobytes()
+        for split in rendering.SPLITS
+        for seed in (0, 1)
+        for record in source.load(split, size=32, count=3, seed=seed).as_numpy_iterator()
+    ]
+    assert len(set(pictures)) == 18

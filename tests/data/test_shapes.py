@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from dmkeras.data import painting, rendering, shapes
+from dmkeras.data import painting, shapes
 
 PINNED = {
     (128, 40): "041136865cbb849e5fc14a1c77839784a7468e641cb0da95a797206f89f4011f",
@@ -168,25 +168,6 @@ def test_every_class_and_several_objects_occur(scenes):
     classes = np.concatenate([scene["classes"] for scene in scenes])
     assert set(classes) == set(range(len(shapes.CLASSES)))
     assert len(classes) > 3 * len(scenes)
-
-
-def test_a_scene_is_the_same_whatever_is_read_besides():
-    few, many = (list(shapes.load("test", size=32, count=count).as_numpy_iterator()) for count in (2, 4))
-    alone = shapes.scene(rendering.first_picture("test", 0) + 1, 32)
-    for one, other in zip(few, many):
-        assert all(np.array_equal(one[key], other[key]) for key in one)
-    np.testing.assert_array_equal(few[1]["image"], alone["image"] / np.float32(255))
-    assert all(np.array_equal(few[1][key], alone[key]) for key in alone if key != "image")
-
-
-def test_splits_and_seeds_share_no_picture():
-    pictures = [
-        record["image"].tobytes()
-        for split in rendering.SPLITS
-        for seed in (0, 1)
-        for record in shapes.load(split, size=32, count=3, seed=seed).as_numpy_iterator()
-    ]
-    assert len(set(pictures)) == 18
 
 
 def test_the_dataset_says_what_it_holds():
