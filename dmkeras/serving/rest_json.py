@@ -12,9 +12,7 @@ import json
 
 import numpy as np
 
-
-class RequestError(ValueError):
-    """A request that the signature cannot take: names the tensor, what came and what was expected."""
+from dmkeras.serving.errors import RequestError
 
 
 def parse(text):
