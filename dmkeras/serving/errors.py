@@ -1,4 +1,4 @@
-"""Errors that reach a caller: a status code of gRPC, its HTTP status, a message that names tensors and no graph nodes."""
+"""Errors that reach a caller: a gRPC status, its HTTP status, a message that names tensors and no graph nodes."""
 
 HTTP = {  # TF Serving's mapping (model_servers/http_server.cc)
     "OK": 200,
