@@ -20,13 +20,22 @@ import numpy as np
 import tensorflow as tf
 
 import dmkeras
-from dmkeras.serving import folders, graph_rules, model_card, rest_json, runtime, warm_up
+from dmkeras.serving import (
+    classify_signature,
+    comparison,
+    folders,
+    graph_rules,
+    model_card,
+    precision,
+    runtime,
+    warm_up,
+)
+from dmkeras.serving.frozen import freeze
 
 MAX_BATCH = 32
-RELATIVE, ABSOLUTE = 1e-4, 1e-4  # how far a served float may be from the local one: kernels differ, weights may not
 
 
-def export(model, directory, *, warmup=True, labels=None):
+def export(model, directory, *, warmup=True, labels=None, frozen=False, compute=None):
     """Writes every signature of a model as the next version of `directory` and returns that version's folder.
 
     What was written is loaded again and compared, for one row and for three, with the functions it came from, before it
@@ -39,37 +48,43 @@ def export(model, directory, *, warmup=True, labels=None):
         directory: `saved_models/NAME`; the last part is the name under which the model is served.
         warmup: whether to write warm-up records; or example requests {signature: {input: array [B, ...]}} for the
             signatures whose inputs cannot be any numbers. They are used for the comparison, too.
-        labels: class names, index 0 first.
+        labels: class names, index 0 first. With them a classifier gets a signature `classify`:
+            see `classify_signature`.
+        frozen: whether variables become constants, for quicker loading and answers: see `frozen`.
+        compute: None, `"bfloat16"` or `"float16"`, the arithmetic of all signatures but those that answer likelihoods;
+            inputs and answers stay float32: see `precision`.
 
     Raises:
-        TypeError, ValueError: a signature that breaks a rule of serving, or answers otherwise once saved.
+        TypeError, ValueError: a signature that breaks a rule of serving, or answers otherwise once saved; a model that
+            cannot be frozen, or whose answers the lower precision moves too far.
         OSError: a directory that cannot be written.
     """
-    directory = _checked_directory(directory)
-    labels = _checked_labels(labels)
-    if not isinstance(model, keras.Model) or not model.built:
-        raise TypeError(
-            f"export: received {type(model).__name__}, expected a keras.Model that has been built (called once)"
-        )
+    directory, labels = _checked_directory(directory), _checked_labels(labels)
+    _check_model(model, compute)
     signatures = graph_rules.signatures_of(model)
     feeds = _feeds(signatures, warmup if isinstance(warmup, dict) else {})
+    lower = precision.lower(model, signatures, feeds, compute) if compute else None
+    if lower:
+        signatures = lower.signatures
+    archive, endpoints = _traced([model, lower.twin] if lower else [model], signatures)
+    classify = classify_signature.find(signatures, endpoints, labels)
+    if classify:
+        signatures["classify"] = (classify.function, [classify_signature.INPUTS])
+        feeds["classify"] = classify.requests(feeds[classify.source])
+        endpoints["classify"] = _endpoint(archive, "classify", *signatures["classify"])
     with folders.draft(directory) as draft:
-        endpoints = _write(model, signatures, draft)
-        (draft / "assets.extra").mkdir()
-        if warmup is not False:
-            requests = {name: _rows(feed, [0]) for name, feed in feeds.items()}
-            warm_up.write(draft / warm_up.FILE, directory.name, requests)
-        if labels:
-            (draft / model_card.LABELS).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
-        sizes = [size for _, specs in signatures.values() for spec in specs for size in spec.shape[1:]]
-        if None not in sizes:  # pictures of any size cannot share a batch
-            (draft / "batching_params.pbtxt").write_text(_batching())
+        _write(archive, draft)
+        if frozen:
+            freeze(draft)
+        _write_beside(draft, signatures, {} if warmup is False else feeds, labels)
         with runtime.Loaded(draft) as served:
             for name, (_, specs) in signatures.items():
-                _compare(name, specs, endpoints[name], served, feeds[name])
+                comparison.compare(name, specs, endpoints[name], served, feeds[name], lower and lower.tolerance)
             for name, request in warm_up.read(draft / warm_up.FILE) if warmup is not False else ():
                 served.run(name, request)
-            card = _card(model, directory.name, served, labels)
+            variant = {"frozen": frozen, "compute": compute, "differences": lower and lower.differences(served)}
+            features = {"classify": classify.tensor} if classify else {}
+            card = _card(model, directory.name, labels, variant, served, features)
         (draft / model_card.FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return folders.publish(draft)
 
@@ -98,6 +113,15 @@ def _checked_labels(labels):
     return labels
 
 
+def _check_model(model, compute):
+    if compute not in (None, *precision.POLICIES):
+        raise ValueError(f"export: received compute={compute!r}, expected None, {' or '.join(precision.POLICIES)}")
+    if not isinstance(model, keras.Model) or not model.built:
+        raise TypeError(
+            f"export: received {type(model).__name__}, expected a keras.Model that has been built (called once)"
+        )
+
+
 def _feeds(signatures, given):
     """Five example rows for every signature: its own where they are given, repeated as needed."""
     feeds = {name: warm_up.example_feed(specs, range(5)) for name, (_, specs) in signatures.items()}
@@ -110,23 +134,26 @@ def _feeds(signatures, given):
             if not specs[key].shape.is_compatible_with(array.shape) or not len(array):
                 shape = list(specs[key].shape)
                 raise ValueError(f"export: warmup of {name!r} has {key!r} of {list(array.shape)}, expected {shape}")
-        feeds[name] = _rows(arrays, range(5))
+        feeds[name] = comparison.rows(arrays, range(5))
     return feeds
 
 
-def _rows(feed, rows):
-    return {name: array[[row % len(array) for row in rows]] for name, array in feed.items()}
-
-
-def _write(model, signatures, folder):
-    """Traces every signature, checks its graph and writes the SavedModel; returns {name: the traced function}."""
+def _traced(models, signatures):
+    """An archive that holds what the models hold, and {name: the traced function} of every signature."""
     archive = keras.export.ExportArchive()
-    archive.track(model)
-    endpoints = {}
-    for name, (function, specs) in signatures.items():
-        endpoint = graph_rules.endpoint(name, function, specs)
-        endpoints[name] = archive.add_endpoint(name, endpoint, input_signature=specs)
-        graph_rules.check_graph(name, endpoints[name].get_concrete_function().graph.as_graph_def())
+    for model in models:
+        archive.track(model)
+    return archive, {name: _endpoint(archive, name, *signature) for name, signature in signatures.items()}
+
+
+def _endpoint(archive, name, function, specs):
+    """Traces a signature into the archive and checks its graph."""
+    traced = archive.add_endpoint(name, graph_rules.endpoint(name, function, specs), input_signature=specs)
+    graph_rules.check_graph(name, traced.get_concrete_function().graph.as_graph_def())
+    return traced
+
+
+def _write(archive, folder):
     try:
         archive.write_out(str(folder), verbose=False)
     except AssertionError as error:  # TensorFlow's way of saying that a resource is not an attribute of what is saved
@@ -134,64 +161,19 @@ def _write(model, signatures, folder):
             "export: an endpoint uses a resource that the model does not hold; make lookup tables and variables in "
             f"__init__ and keep them as attributes ({str(error).splitlines()[0]})"
         ) from error
-    return endpoints
 
 
-def _compare(name, specs, endpoint, served, feed):
-    """ValueError unless the served signature answers as the local function does, row by row whatever the batch."""
-
-    def local(request):
-        outputs = endpoint(*[tf.constant(request[spec.name], spec.dtype) for spec in specs])
-        return {key: tensor.numpy() for key, tensor in outputs.items()}
-
-    for rows in ([0], [0, 1, 2]):
-        request = _rows(feed, rows)
-        try:
-            expected, answer = local(request), served.run(name, request)
-        except (tf.errors.OpError, rest_json.RequestError) as error:
-            error.add_note(
-                f"export: {name!r} fails on an example request; give one that suits: warmup={{{name!r}: ...}}"
-            )
-            raise
-        for key, value in answer.items():
-            _check_answer(name, key, value, len(rows))
-            if not _same(expected[key], value):
-                cause = "the SavedModel lacks something of the model"
-                if not _same(expected[key], local(request)[key]):
-                    cause = "its draws are hidden: take a seed int32 [B, 2] for tf.random.stateless_*"
-                raise ValueError(f"export: signature {name!r} gives two answers {key!r} to one request; {cause}")
-    elsewhere = served.run(name, _rows(feed, [3, 0, 4]))
-    for key, value in answer.items():
-        if not _same(value[:1], elsewhere[key][1:2]):
-            raise ValueError(
-                f"export: signature {name!r} answers another {key!r} for a row at another place beside other rows; "
-                "TF Serving batches strangers' requests: let each row depend on itself alone"
-            )
-
-
-def _check_answer(name, key, value, rows):
-    """The batch first, and binary strings under a name in `_bytes`."""
-    if value.shape[:1] != (rows,):
-        shape = list(value.shape)
-        raise ValueError(
-            f"export: signature {name!r} has output {key!r} of {shape} for {rows} rows; expected [{rows}, ...]"
-        )
-    if value.dtype == object and not key.endswith("_bytes"):
-        try:
-            b"".join(value.ravel()).decode()
-        except UnicodeDecodeError:
-            raise ValueError(
-                f"export: signature {name!r} has output {key!r} of binary strings; expected the name {key}_bytes, "
-                "so that JSON carries base64"
-            ) from None
-
-
-def _same(first, second):
-    if first.dtype != second.dtype or first.shape != second.shape:
-        return False
-    if first.dtype.kind == "f":
-        return np.allclose(first, second, RELATIVE, ABSOLUTE, equal_nan=True)
-    return np.array_equal(first, second)
+def _write_beside(draft, signatures, feeds, labels):
+    """Warm-up records for the signatures of `feeds`, labels and batching parameters."""
+    (draft / "assets.extra").mkdir()
+    if feeds:
+        requests = {name: comparison.rows(feeds[name], [0]) for name in signatures}
+        warm_up.write(draft / warm_up.FILE, draft.parent.name, requests)
+    if labels:
+        (draft / model_card.LABELS).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    sizes = [size for _, specs in signatures.values() for spec in specs for size in spec.shape[1:]]
+    if None not in sizes:  # pictures of any size cannot share a batch
+        (draft / "batching_params.pbtxt").write_text(_batching())
 
 
 def _batching(limit=MAX_BATCH):
@@ -203,11 +185,12 @@ def _batching(limit=MAX_BATCH):
     )
 
 
-def _card(model, name, served, labels):
+def _card(model, name, labels, variant, served, features):
     try:
         config = keras.saving.serialize_keras_object(model)["config"]
     except NotImplementedError:  # a subclass without get_config
         config = None
+    signatures = {key: (signature.inputs, signature.outputs) for key, signature in served.signatures.items()}
     return {
         "name": name,
         "class": type(model).__name__,
@@ -221,6 +204,7 @@ def _card(model, name, served, labels):
             "keras": keras.__version__,
             "python": platform.python_version(),
         },
-        "signatures": model_card.describe(name, {key: (s.inputs, s.outputs) for key, s in served.signatures.items()}),
+        "variant": variant,
+        "signatures": model_card.describe(name, signatures, features),
         "config": config,
     }

@@ -20,6 +20,8 @@ INLINE = 16  # numbers a row that a curl line spells out
 UNITS = {
     "image": "values in [0, 1]",
     "image_bytes": "a JPEG or PNG file",
+    "image/encoded": "a JPEG or PNG file",
+    "inputs": "serialized tf.Examples",
     "seed": "any two integers for each row",
     "boxes": "x1, y1, x2, y2 in pixels, x2 and y2 exclusive",
     "proposals": "x1, y1, x2, y2 in pixels, x2 and y2 exclusive",
@@ -53,25 +55,34 @@ def unit(name):
     return UNITS.get(name) or UNITS.get(singular) or ("a PNG or JPEG file" if name.endswith("_bytes") else None)
 
 
-def curl(model, signature, inputs):
-    """A shell line that asks a server for one row of a signature; `inputs` are its Tensors."""
-    url = f"{HOST}/v1/models/{model}:predict"
+def curl(model, signature, inputs, feature=None):
+    """A shell line that asks a server for one row of a signature; `inputs` are its Tensors.
+
+    `feature`, of a signature that takes tf.Examples, is the Tensor that an example holds: the line asks by `:classify`.
+    """
+    inputs = [feature] if feature else inputs
+    url = f"{HOST}/v1/models/{model}:{'classify' if feature else 'predict'}"
     row = ", ".join(f'"{tensor.name}": {_value(tensor)}' for tensor in inputs)
     named = "" if signature == "serving_default" else f'"signature_name": "{signature}", '
-    body = f'{{{named}"instances": [{{{row}}}]}}'
+    body = f'{{{named}"{"examples" if feature else "instances"}": [{{{row}}}]}}'
     if not any(_computed(tensor) for tensor in inputs):
         return f"curl -d '{body}' {url}"
     modules = "base64, json" if "base64" in row else "json"
     return f"python3 -c 'import {modules}; print(json.dumps({body}))' | curl -d @- {url}"
 
 
-def describe(model, signatures):
-    """{signature: ([Tensor] inputs, [Tensor] outputs)} -> the `signatures` of a card."""
+def describe(model, signatures, features=None):
+    """{signature: ([Tensor] inputs, [Tensor] outputs)} -> the `signatures` of a card.
+
+    `features` are {signature: Tensor} of those that take tf.Examples.
+    """
+    features = features or {}
     return {
         name: {
             "inputs": [_entry(tensor) for tensor in inputs],
             "outputs": [_entry(tensor) for tensor in outputs],
-            "curl": curl(model, name, inputs),
+            **({"feature": _entry(features[name])} if name in features else {}),
+            "curl": curl(model, name, inputs, features.get(name)),
         }
         for name, (inputs, outputs) in sorted(
             signatures.items(), key=lambda item: (item[0] != "serving_default", item[0])
@@ -102,13 +113,33 @@ def text(model, card):
     if card.get("labels"):
         shown = ", ".join(card["labels"][:10])
         lines.append(f"{len(card['labels'])} labels: {shown}{', ...' if len(card['labels']) > 10 else ''}")
+    lines += _variant(card.get("variant") or {}, card["signatures"])
     for name, signature in card["signatures"].items():
         lines += ["", name]
         for kind in ("inputs", "outputs"):
             lines += [_line(kind.removesuffix("puts"), entry) for entry in signature[kind]]
-        tensors = [Tensor(entry["name"], entry["dtype"], tuple(entry["shape"])) for entry in signature["inputs"]]
-        lines.append(f"  {curl(model, name, tensors)}")  # under the name that the folder has now
+        feature = _tensor(signature["feature"]) if "feature" in signature else None
+        tensors = [_tensor(entry) for entry in signature["inputs"]]
+        lines.append(f"  {curl(model, name, tensors, feature)}")  # under the name that the folder has now
     return "\n".join(lines)
+
+
+def _variant(variant, signatures):
+    """Lines that say what `export` made of a model beside the plain thing."""
+    lines = ["frozen: the variables are constants"] if variant.get("frozen") else []
+    if variant.get("compute"):
+        found = variant["differences"]
+        worst = max((number for outputs in found.values() for number in outputs.values()), default=0)
+        own = ", ".join(name for name in signatures if name not in found and name != "classify")
+        lines.append(
+            f"computes in {variant['compute']}, at most {worst:.2%} from the model's own answers on example requests"
+            + (f"; in the model's own precision: {own}" if own else "")
+        )
+    return lines
+
+
+def _tensor(entry):
+    return Tensor(entry["name"], entry["dtype"], tuple(entry["shape"]))
 
 
 def _entry(tensor):
@@ -123,12 +154,16 @@ def _line(kind, entry):
 
 def _computed(tensor):
     """Whether a row is too long to spell out, or is a file."""
-    return tensor.name.endswith("_bytes") or None in tensor.shape[1:] or math.prod(tensor.shape[1:]) > INLINE
+    return _is_file(tensor) or None in tensor.shape[1:] or math.prod(tensor.shape[1:]) > INLINE
+
+
+def _is_file(tensor):
+    return tensor.name.endswith("_bytes") or tensor.name == "image/encoded"
 
 
 def _value(tensor):
     """One row of a tensor, as JSON where it is short and otherwise as Python that makes it."""
-    if tensor.name.endswith("_bytes"):
+    if _is_file(tensor):
         return '{"b64": base64.b64encode(open("picture.png", "rb").read()).decode()}'
     leaf = {"float32": "0.5", "string": '"text"', "bool": "true"}.get(tensor.dtype, "1")
     leaf = "True" if leaf == "true" and _computed(tensor) else leaf

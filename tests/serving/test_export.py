@@ -13,8 +13,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from dmkeras.serving import export as exporter
-from dmkeras.serving import folders, graph_rules, model_card, rest_json, runtime, warm_up
+from dmkeras.serving import comparison, folders, graph_rules, model_card, rest_json, runtime, warm_up
 from dmkeras.serving.export import export
 from tests.serving.models import LABELS, SHAPE, Encoder, OneEndpoint, mean
 
@@ -339,7 +338,7 @@ def test_racing_exports_get_a_version_each_and_a_killed_one_harms_nobody(tmp_pat
 
 
 def test_numbers_are_compared_within_a_ten_thousandth_and_the_rest_exactly():
-    same = exporter._same
+    same = comparison._same
     assert same(np.float32([1, np.nan]), np.float32([1.0001, np.nan]))
     assert not same(np.float32([1]), np.float32([1.001]))
     assert not same(np.int32([1]), np.int32([2]))

@@ -1,0 +1,87 @@
+"""Variables folded into constants, so that TensorFlow folds batch normalisation into convolutions when a version loads.
+
+Signatures, tensors, lookup tables and assets stay what they were. The weights move from `variables/` into
+`saved_model.pb`, once for all signatures; a Protocol Buffer holds less than 2 GiB of them.
+"""
+
+import contextlib
+import shutil
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+LIMIT = 2**31 - 2**24  # bytes of weights; the rest is for the graph
+
+
+def freeze(folder):
+    """Rewrites a SavedModel in place with constants for its variables. ValueError for one that cannot be frozen."""
+    weights = sum(path.stat().st_size for path in (folder / "variables").iterdir())
+    if weights > LIMIT:
+        raise ValueError(f"export: {weights:,} bytes of weights cannot be frozen, expected at most {LIMIT:,}")
+    path = folder / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    (meta_graph,) = saved_model.meta_graphs
+    graph_def = _with_constants(folder, _ends(meta_graph))
+    _leave_out_unused_functions(graph_def)
+    _check(graph_def)
+    meta_graph.graph_def.CopyFrom(graph_def)
+    # What is left is what TensorFlow 1 wrote: a graph and its signatures; objects and a saver are of variables.
+    for field in ("object_graph_def", "saver_def", "collection_def"):
+        meta_graph.ClearField(field)
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+    shutil.rmtree(folder / "variables")
+    (folder / "fingerprint.pb").unlink(missing_ok=True)  # of the graph that was
+
+
+def _ends(meta_graph):
+    """The nodes that a server feeds, fetches or runs: of signatures, of the initialisation and of assets."""
+    definitions = meta_graph.signature_def.values()
+    infos = [
+        info for definition in definitions for ends in (definition.inputs, definition.outputs) for info in ends.values()
+    ]
+    infos += [asset.tensor_info for asset in meta_graph.asset_file_def]
+    return sorted({info.name.split(":")[0] for info in infos})
+
+
+def _with_constants(folder, ends):
+    graph = tf.Graph()
+    with _quiet(), tf.compat.v1.Session(graph=graph) as session:
+        with graph.as_default():
+            tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
+        return tf.compat.v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ends)
+
+
+def _leave_out_unused_functions(graph_def):
+    """Keeps the functions that the graph calls; the library still has those that read, save and restore variables."""
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    called, nodes = {}, list(graph_def.node)
+    while nodes:
+        for value in nodes.pop().attr.values():
+            for name in (value.func.name, *(func.name for func in value.list.func)):
+                if name in functions and name not in called:
+                    called[name] = functions[name]
+                    nodes += functions[name].node_def
+    library = type(graph_def.library)(function=[called[name] for name in sorted(called)])
+    graph_def.library.CopyFrom(library)
+
+
+def _check(graph_def):
+    """ValueError if an endpoint uses a variable otherwise than by its value."""
+    functions = graph_def.library.function
+    for node in [*graph_def.node, *(node for function in functions for node in function.node_def)]:
+        if node.op == "VarHandleOp" or "Assign" in node.op or node.op.startswith("ResourceGather"):
+            raise ValueError(
+                f"export: an endpoint uses a variable by {node.op} ({node.name}), which no constant can stand for: "
+                "read it with tf.convert_to_tensor first, or export with frozen=False"
+            )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without TensorFlow's words that sessions and their tools are of version 1, as servers are."""
+    logger, level = tf.get_logger(), tf.get_logger().level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
