@@ -1,61 +1,117 @@
-"""One version of a model, loaded and run as TF Serving does it: a session, the feeds and fetches of a signature."""
+"""One version of a model, loaded and run as TF Serving does it: a session, the feeds and fetches of a signature.
 
+The SavedModel may be anybody's: a signature may have scalars, inputs of unknown rank, half-precision outputs.
+"""
+
+import contextlib
+import ctypes
+import gc
 import re
+import time
 import typing
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import error_codes_pb2, saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session
 
+from dmkeras.serving import batching as batching_ops
+from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.folders import DamagedError, pick
 from dmkeras.serving.model_card import Tensor
-from dmkeras.serving.rest_json import RequestError
 
 INIT = "__saved_model_init_op"
+TAG = "serve"
+LONGEST_TIMEOUT = 86400.0  # seconds; a deadline beyond a day is none
+EXPIRED = "the time for this request has passed"
+ALONE = ("INVALID_ARGUMENT", "CANCELLED")  # a batch that fails so may owe it to another caller's rows or deadline
+
+
+class LoadError(DamagedError):
+    """A version that cannot be loaded: `code` names a gRPC status, `message` no paths; str(error) has the folder."""
+
+    def __init__(self, folder, code, message):
+        super().__init__(f"{folder} cannot be loaded: {message}")
+        self.code, self.message = code, message
 
 
 class Signature(typing.NamedTuple):
-    inputs: list
+    inputs: list  # Tensors, by name
     outputs: list
-    call: typing.Callable  # arrays in the order of `inputs` -> arrays in the order of `outputs`
+    feeds: list  # what the session is fed, in the order of `inputs`
+    fetches: list
+    batched: list | None  # the fetches behind a batch op; None where callers do not share runs
 
 
 class Loaded:
-    """A SavedModel in memory, ready to answer. A context manager, since a session holds memory until it is closed."""
+    """A SavedModel in memory, ready to answer. A context manager, since a session holds memory until it is closed.
 
-    def __init__(self, folder):
-        """Loads `folder`, BASE/NAME/VERSION; DamagedError if it holds no SavedModel that can be read."""
+    signatures: {name: Signature}; definitions: {name: SignatureDef}; defaults: {name: {input: array}}, the values that
+    a SignatureDef gives to inputs that a caller may leave out. Threads may share it.
+    """
+
+    def __init__(self, folder, *, batching=None, inter_op=0, intra_op=0):
+        """Loads `folder`, BASE/NAME/VERSION.
+
+        Args:
+            folder: the version's folder.
+            batching: a `Batching`, under which concurrent callers share runs; None: each runs alone.
+            inter_op: threads over which ops are spread, 0: one for each core. The first session of a process decides.
+            intra_op: threads within an op, likewise.
+
+        Raises:
+            LoadError: if it holds no SavedModel that can be loaded.
+        """
         self.folder = folder
-        graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
-        logger, level = tf.get_logger(), tf.get_logger().level
+        self._batching = batching
+        config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=inter_op, intra_op_parallelism_threads=intra_op)
+        config.gpu_options.allow_growth = True  # two versions share the device during a change
+        self._graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=self._graph, config=config)
         try:
-            logger.setLevel("ERROR")  # the loader of sessions calls itself deprecated; servers use it
-            with graph.as_default():
-                meta = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
-        except (OSError, RuntimeError, tf.errors.OpError) as error:
-            self._session.close()
-            raise DamagedError(f"{folder} cannot be loaded: {_first_line(error)}") from error
-        finally:
-            logger.setLevel(level)
-        self.signatures = {name: self._signature(definition) for name, definition in _definitions(meta).items()}
+            meta = self._load()
+            self.definitions = _definitions(meta)
+            self.signatures = {
+                name: self._signature(name, definition)
+                for name, definition in self.definitions.items()
+                if _is_dense(definition)
+            }
+            self._session._extend_graph()
+        except Exception as error:  # whatever a foreign file makes of the loader
+            self.close()
+            failure = serving_error(error, folder)
+            raise LoadError(folder, failure.code, str(failure)) from error
+        self.defaults = {
+            name: {key: tf.make_ndarray(value) for key, value in definition.defaults.items()}
+            for name, definition in self.definitions.items()
+        }
 
-    def run(self, name, feed):
+    def run(self, name, feed, *, outputs=None, timeout=None):
         """Request {input: array [B, ...]} -> answer {output: array [B, ...]}.
 
-        Raises UnknownNameError for a signature that is not there, RequestError for what it cannot take.
+        Args:
+            name: of the signature.
+            feed: an array for every input.
+            outputs: names of the outputs wanted; None: all.
+            timeout: seconds after which the run is given up; None: never.
+
+        Raises:
+            UnknownNameError: for a signature that is not there.
+            RequestError: for a request that the signature cannot take.
+            ServingError: for a run that fails: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ...
         """
         signature = pick(self.signatures, name, "signature", self.folder)
         arrays = _checked(name, signature.inputs, feed)
-        try:
-            answer = signature.call(*arrays)
-        except tf.errors.InvalidArgumentError as error:
-            raise RequestError(f"{name}: {_first_line(error)}") from error
-        return {tensor.name: array for tensor, array in zip(signature.outputs, answer, strict=True)}
+        deadline = None if timeout is None else time.monotonic() + min(timeout, LONGEST_TIMEOUT)
+        answer = self._answer(signature, arrays, deadline)
+        answer = {tensor.name: array for tensor, array in zip(signature.outputs, answer)}
+        return answer if outputs is None else {output: answer[output] for output in outputs}
 
     def close(self):
+        """Ends the session. No run may be under way."""
         self._session.close()
+        self.signatures = {}
 
     def __enter__(self):
         return self
@@ -63,11 +119,55 @@ class Loaded:
     def __exit__(self, *_):
         self.close()
 
-    def _signature(self, definition):
+    def _load(self):
+        logger, level = tf.get_logger(), tf.get_logger().level
+        try:
+            logger.setLevel("ERROR")  # the loader of sessions calls itself deprecated; servers use it
+            with self._graph.as_default():
+                return tf.compat.v1.saved_model.load(self._session, [TAG], str(self.folder))
+        finally:
+            logger.setLevel(level)
+
+    def _signature(self, name, definition):
         inputs, outputs = _tensors(definition.inputs), _tensors(definition.outputs)
-        feeds = [definition.inputs[tensor.name].name for tensor in inputs]
-        fetches = [definition.outputs[tensor.name].name for tensor in outputs]
-        return Signature(inputs, outputs, self._session.make_callable(fetches, feeds))
+        with self._graph.as_default():
+            feeds = [self._graph.get_tensor_by_name(definition.inputs[tensor.name].name) for tensor in inputs]
+            fetches = [self._graph.get_tensor_by_name(definition.outputs[tensor.name].name) for tensor in outputs]
+            # A session does not fetch what it is fed.
+            fetches = [tf.identity(fetch) if any(fetch is feed for feed in feeds) else fetch for fetch in fetches]
+            shared = self._batching and batching_ops.shared(self._batching, name, inputs, outputs, feeds, fetches)
+        handles = [[tensor._as_tf_output() for tensor in tensors] for tensors in (feeds, fetches, shared or ())]
+        return Signature(inputs, outputs, *handles[:2], handles[2] if shared else None)
+
+    def _answer(self, signature, arrays, deadline):
+        rows = len(arrays[0]) if signature.batched else 0
+        if rows:
+            self._batching.check(rows)
+            try:
+                return self._run(signature.feeds, signature.batched, arrays, deadline)
+            except ServingError as error:
+                if error.code not in ALONE:
+                    raise
+        return self._run(signature.feeds, signature.fetches, arrays, deadline)
+
+    def _run(self, feeds, fetches, arrays, deadline):
+        """One run, beneath the Python of `Session.run`, which takes twice as long as a small model."""
+        options = None
+        if deadline is not None:
+            left = int(1000 * (deadline - time.monotonic()))
+            if left <= 0:
+                raise ServingError("DEADLINE_EXCEEDED", EXPIRED)
+            run_options = tf.compat.v1.RunOptions(timeout_in_ms=left)
+            options = pywrap_tf_session.TF_NewBufferFromString(run_options.SerializeToString())
+        try:
+            return self._session._call_tf_sessionrun(options, dict(zip(feeds, arrays)), fetches, [], None)
+        except tf.errors.DeadlineExceededError as error:
+            raise ServingError("DEADLINE_EXCEEDED", EXPIRED) from error
+        except (tf.errors.OpError, TypeError, ValueError) as error:
+            raise serving_error(error, self.folder) from error
+        finally:
+            if options is not None:
+                pywrap_tf_session.TF_DeleteBuffer(options)
 
 
 def described(folder):
@@ -77,12 +177,38 @@ def described(folder):
         saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     except (DecodeError, OSError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
-    if not saved_model.meta_graphs:
-        raise DamagedError(f"{path} holds no graph")
-    definitions = _definitions(saved_model.meta_graphs[0])
+    tagged = [graph for graph in saved_model.meta_graphs if TAG in graph.meta_info_def.tags]
+    if not tagged:
+        raise DamagedError(f"{path} holds no graph with the tag {TAG!r}")
     return {
-        name: (_tensors(definition.inputs), _tensors(definition.outputs)) for name, definition in definitions.items()
+        name: (_tensors(definition.inputs), _tensors(definition.outputs))
+        for name, definition in _definitions(tagged[0]).items()
     }
+
+
+def serving_error(error, folder):
+    """What TensorFlow raised, as a ServingError whose message names neither graph nodes nor paths."""
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, LoadError):
+        return ServingError(error.code, error.message)
+    if isinstance(error, tf.errors.OpError):
+        code = error_codes_pb2.Code.Name(error.error_code) if error.error_code else "UNKNOWN"
+    elif isinstance(error, OSError | RuntimeError):  # the loader's words for files and tags that are missing, or junk
+        code = "NOT_FOUND" if re.search("does not exist|not found|could not be found", str(error)) else "DATA_LOSS"
+    else:
+        code = "INVALID_ARGUMENT" if isinstance(error, TypeError | ValueError) else "INTERNAL"
+    message = _first_line(str(getattr(error, "message", None) or error)) or type(error).__name__
+    message = message.replace(f"{folder}/", "").replace(str(folder), "the version")
+    message = re.sub(r"(?<![\w.:/])/[^\s'\"/]+/[^\s'\",;]*", "a file", message)
+    return RequestError(message) if code == "INVALID_ARGUMENT" else ServingError(code, message)
+
+
+def trim():
+    """Gives the memory of closed sessions back to the system, as far as the C library can."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _definitions(meta_graph):
@@ -92,16 +218,22 @@ def _definitions(meta_graph):
     }
 
 
+def _is_dense(definition):
+    """Whether every tensor of a signature has a name: sparse and composite ones have not, and TF Serving has none."""
+    return all(info.name for infos in (definition.inputs, definition.outputs) for info in infos.values())
+
+
 def _tensors(infos):
     """A map of TensorInfo as Tensors, by name."""
     return [
-        Tensor(
-            name,
-            tf.as_dtype(info.dtype).name,
-            tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim),
-        )
+        Tensor(name, tf.as_dtype(info.dtype).base_dtype.name, _shape(info.tensor_shape))
         for name, info in sorted(infos.items())
     ]
+
+
+def _shape(shape):
+    """A TensorShapeProto as a tuple with None for open sides; None where the rank is open."""
+    return None if shape.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
 
 
 def _checked(signature, inputs, feed):
@@ -113,25 +245,45 @@ def _checked(signature, inputs, feed):
     for name, dtype, shape in inputs:
         array = np.asarray(feed[name])
         received = "string" if array.dtype.kind in "OSU" else array.dtype.name
-        fits = len(array.shape) == len(shape) and all(
-            a == b for a, b in zip(array.shape, shape, strict=True) if b is not None
-        )
-        if received != dtype or not fits:
-            expected = ["B" if axis == 0 else "?" if side is None else side for axis, side in enumerate(shape)]
+        if received != dtype or not _fits(array.shape, shape):
             raise RequestError(
-                f"{signature}: input {name!r} is {received} {list(array.shape)}, expected {dtype} "
-                f"[{', '.join(map(str, expected))}]"
+                f"{signature}: input {name!r} is {received} {list(array.shape)}, expected {dtype} {_sides(shape)}"
             )
-        arrays.append(array)
-    sizes = {name: len(array) for name, array in zip(wanted, arrays, strict=True)}
-    if len(set(sizes.values())) > 1:
-        raise RequestError(f"{signature}: received batches of {sizes} rows, expected one size")
+        arrays.append(_plain(array))
+    if batching_ops.is_batch_first(inputs):
+        sizes = {name: len(array) for name, array in zip(wanted, arrays)}
+        if len(set(sizes.values())) > 1:
+            raise RequestError(f"{signature}: received batches of {sizes} rows, expected one size")
     return arrays
 
 
-def _first_line(error):
-    """An error's message without the names of graph nodes."""
-    message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", str(getattr(error, "message", error)))
-    message = message.removeprefix("Graph execution error:")
+def _fits(received, shape):
+    return shape is None or (
+        len(received) == len(shape) and all(side is None or side == size for side, size in zip(shape, received))
+    )
+
+
+def _sides(shape):
+    """A Tensor's shape in words: [B, ?, 3]."""
+    if shape is None:
+        return "of any shape"
+    open_sides = {axis: "B" if axis == 0 else "?" for axis, side in enumerate(shape) if side is None}
+    return f"[{', '.join(str(open_sides.get(axis, side)) for axis, side in enumerate(shape))}]"
+
+
+def _plain(array):
+    """An array in the form that TensorFlow's C API takes: this machine's byte order, strings as bytes."""
+    if array.dtype.kind == "U":
+        return np.char.encode(array, "utf-8").astype(object)
+    if array.dtype.kind == "S":
+        return array.astype(object)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _first_line(message):
+    """An error's own words: without graph nodes, and of several errors the first."""
+    message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\(?[\w./-]*\w:\d+\)(?= = )", "", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if lines and re.fullmatch(r"\d+ root error\(s\) found\.", lines[0]):
+        lines = [re.sub(r"^\(\d+\) [\w ]+: ", "", lines[1])] if len(lines) > 1 else lines
+    return lines[0] if lines else ""
