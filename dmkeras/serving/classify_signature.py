@@ -74,7 +74,10 @@ def find(signatures, endpoints, labels):
 
 
 def _can_be_a_feature(spec):
-    return spec.dtype in (tf.string, tf.float32) and None not in spec.shape[1:]
+    """Whether a tf.Example can hold one row: a file, or floats of a fixed number."""
+    if spec.name.endswith("_bytes"):
+        return spec.dtype == tf.string and spec.shape.rank == 1
+    return spec.dtype == tf.float32 and None not in spec.shape[1:]
 
 
 def _classify(source, spec, endpoints, labels):

@@ -10,6 +10,8 @@ import shutil
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from dmkeras.serving import runtime
+
 LIMIT = 2**31 - 2**24  # bytes of weights; the rest is for the graph
 
 
@@ -25,9 +27,10 @@ def freeze(folder):
     _leave_out_unused_functions(graph_def)
     _check(graph_def)
     meta_graph.graph_def.CopyFrom(graph_def)
-    # What is left is what TensorFlow 1 wrote: a graph and its signatures; objects and a saver are of variables.
-    for field in ("object_graph_def", "saver_def", "collection_def"):
-        meta_graph.ClearField(field)
+    # What is left is what TensorFlow 1 wrote, a graph and its signatures: objects and a saver are of variables.
+    meta_graph.ClearField("object_graph_def")
+    meta_graph.ClearField("saver_def")
+    del meta_graph.signature_def[runtime.INIT]  # also in a collection, where it is no signature
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
     shutil.rmtree(folder / "variables")
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # of the graph that was
@@ -48,7 +51,28 @@ def _with_constants(folder, ends):
     with _quiet(), tf.compat.v1.Session(graph=graph) as session:
         with graph.as_default():
             tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
-        return tf.compat.v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ends)
+        graph_def = graph.as_graph_def()
+        _read_paths_directly(graph_def)
+        return tf.compat.v1.graph_util.convert_variables_to_constants(session, graph_def, ends)
+
+
+def _read_paths_directly(graph_def):
+    """Who reads a variable of an asset's path reads the tensor that every load feeds with that path; here a constant,
+    as in TensorFlow 1, since nobody else may be asked for it."""
+    nodes = {node.name: node for node in graph_def.node}
+    assigns = [node for node in graph_def.node if node.op == "AssignVariableOp"]
+    paths = {node.input[0]: node for node in assigns if nodes[node.input[1]].op == "Placeholder"}
+    waits = [f"^{assign.name}" for assign in paths.values()]
+    for node in graph_def.node:
+        if node.op == "ReadVariableOp" and node.input[0] in paths:
+            node.op, node.input[:] = "Identity", [paths[node.input[0]].input[1]]
+            node.attr["T"].CopyFrom(node.attr.pop("dtype"))
+        node.input[:] = [name for name in node.input if name not in waits]
+    for assign in paths.values():
+        node = nodes[assign.input[1]]
+        node.op = "Const"
+        node.attr.pop("shape")
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(""))
 
 
 def _leave_out_unused_functions(graph_def):
@@ -67,13 +91,13 @@ def _leave_out_unused_functions(graph_def):
 
 def _check(graph_def):
     """ValueError if an endpoint uses a variable otherwise than by its value."""
-    functions = graph_def.library.function
-    for node in [*graph_def.node, *(node for function in functions for node in function.node_def)]:
-        if node.op == "VarHandleOp" or "Assign" in node.op or node.op.startswith("ResourceGather"):
-            raise ValueError(
-                f"export: an endpoint uses a variable by {node.op} ({node.name}), which no constant can stand for: "
-                "read it with tf.convert_to_tensor first, or export with frozen=False"
-            )
+    for function in graph_def.library.function:
+        for node in function.node_def:
+            if node.op.startswith(("Assign", "Resource")):
+                raise ValueError(
+                    f"export: an endpoint writes or looks up a variable in place ({node.op}), where no constant can "
+                    "stand: read it whole by tf.convert_to_tensor, or export with frozen=False"
+                )
 
 
 @contextlib.contextmanager
