@@ -14,16 +14,17 @@ import time
 import typing
 import urllib.parse
 
-import numpy as np
-
+from dmkeras.serving.client_tensors import as_array, described
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.model_card import Tensor
 
-INIT = "__saved_model_init_op"  # a signature that initialises tables and answers nothing
 RETRIES = 3  # of a request that the server refused because it is busy
 FRESH_SECONDS = 10  # for which signatures of a version that was not named are remembered: it changes under the name
-KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}  # of numbers that a dtype takes without a change of meaning
 SCHEMES = ("http", "https", "grpc", "grpcs")
+
+
+def is_url(text):
+    """Whether a text is meant as the address of a server, and not of a folder."""
+    return text.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
 class VersionStatus(typing.NamedTuple):
@@ -160,82 +161,6 @@ class Client:
                     raise
                 time.sleep(seconds)
         return request(*arguments)
-
-
-def described(metadata):
-    """Metadata in TF Serving's JSON -> {signature: ([Tensor] inputs, [Tensor] outputs)}, tensors by name."""
-    definitions = metadata.get("metadata", {}).get("signature_def", {}).get("signature_def", {})
-    return {
-        name: (_tensors(definition.get("inputs", {})), _tensors(definition.get("outputs", {})))
-        for name, definition in sorted(definitions.items())
-        if name != INIT
-    }
-
-
-def as_array(value, tensor):
-    """A value for an input as an array of its dtype and shape; RequestError where it would have to change."""
-    try:
-        array = np.asarray(value, object if tensor.dtype == "string" else None)
-    except ValueError:
-        raise RequestError(f"input {tensor.name!r} is ragged, expected {tensor.dtype} {_sides(tensor.shape)}") from None
-    strings = tensor.dtype == "string"
-    cast = _strings(array, tensor) if strings else _numbers(array, tensor)
-    if len(array.shape) != len(tensor.shape) or any(
-        size != side for size, side in zip(array.shape, tensor.shape, strict=True) if side is not None
-    ):
-        batch = "; a single one is a batch of one: [value]" if len(array.shape) == len(tensor.shape) - 1 else ""
-        raise RequestError(
-            f"input {tensor.name!r} is {list(array.shape)}, expected {tensor.dtype} {_sides(tensor.shape)}{batch}"
-        )
-    return cast
-
-
-def _strings(array, tensor):
-    leaves = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in array.ravel()]
-    for leaf in leaves:
-        if not isinstance(leaf, bytes):
-            raise RequestError(f"input {tensor.name!r} holds {type(leaf).__name__}, expected bytes or str")
-    flat = np.empty(len(leaves), object)
-    flat[:] = leaves
-    return flat.reshape(array.shape)
-
-
-def _numbers(array, tensor):
-    try:
-        dtype = np.dtype(tensor.dtype)
-        takes = KINDS[dtype.kind]
-    except (TypeError, KeyError):  # bfloat16 and other dtypes that NumPy lacks
-        raise RequestError(f"input {tensor.name!r} is {tensor.dtype}, which cannot be sent from NumPy") from None
-    if array.size and array.dtype.kind not in takes:
-        raise RequestError(f"input {tensor.name!r} is {array.dtype.name}, expected {tensor.dtype}")
-    if array.dtype == np.uint8 and dtype.kind == "f":
-        raise RequestError(
-            f"input {tensor.name!r} is uint8, expected {tensor.dtype}; a picture has values in [0, 1]: divide by 255"
-        )
-    cast = array.astype(dtype)
-    if dtype.kind in "iu" and (cast != array).any():
-        raise RequestError(f"input {tensor.name!r} holds a number beyond {tensor.dtype}")
-    return cast
-
-
-def _sides(shape):
-    sides = ["B", *("?" if side is None else str(side) for side in shape[1:])]
-    return f"[{', '.join(sides[: len(shape)])}]"
-
-
-def _tensors(infos):
-    return [Tensor(name, _dtype(info["dtype"]), _shape(info["tensor_shape"])) for name, info in sorted(infos.items())]
-
-
-def _dtype(name):
-    """DT_FLOAT -> float32."""
-    plain = name.removeprefix("DT_").lower()
-    return {"float": "float32", "double": "float64", "half": "float16"}.get(plain, plain)
-
-
-def _shape(described):
-    sizes = [int(dim.get("size", 0)) for dim in described.get("dim", ())]
-    return tuple(None if size < 0 else size for size in sizes)
 
 
 def _where(model, version, label):

@@ -181,9 +181,9 @@ def _listed(array):
 def _array(value, tensor):
     """A column of JSON -> array. Sides that an empty list cannot show come from the signature."""
     if tensor.dtype == "string":
-        return _strings(value, len(tensor.shape))
+        return _strings(value, None if tensor.shape is None else len(tensor.shape))
     array = np.array(value, tensor.dtype)
-    if not array.size and array.ndim < len(tensor.shape):
+    if not array.size and tensor.shape is not None and array.ndim < len(tensor.shape):
         array = array.reshape(*array.shape, *(side or 0 for side in tensor.shape[array.ndim :]))
     return array
 
@@ -191,7 +191,7 @@ def _array(value, tensor):
 def _strings(value, rank):
     """Nested lists of text and {"b64": ...} -> array of bytes objects."""
     shape, leaves = [], [value]
-    for _ in range(rank):
+    while len(shape) != rank if rank is not None else leaves and isinstance(leaves[0], list):
         shape.append(len(leaves[0]) if leaves else 0)
         leaves = [leaf for inner in leaves for leaf in inner]
     flat = np.empty(len(leaves), object)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from dmkeras.serving import Client, ServingError
-from dmkeras.serving.client import VersionStatus, as_array, described
+from dmkeras.serving.client import VersionStatus
+from dmkeras.serving.client_tensors import as_array, described
 from dmkeras.serving.errors import RequestError, TooLargeError
 from dmkeras.serving.model_card import Tensor
 

@@ -1,0 +1,95 @@
+"""What a client sends: values as arrays of the dtypes and shapes that a server describes. No TensorFlow here."""
+
+import numpy as np
+
+from dmkeras.serving.errors import RequestError
+from dmkeras.serving.model_card import Tensor
+
+INIT = "__saved_model_init_op"  # a signature that initialises tables and answers nothing
+KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}  # of numbers that a dtype takes without a change of meaning
+
+
+def described(metadata):
+    """Metadata in TF Serving's JSON -> {signature: ([Tensor] inputs, [Tensor] outputs)}, tensors by name."""
+    definitions = metadata.get("metadata", {}).get("signature_def", {}).get("signature_def", {})
+    return {
+        name: (_tensors(definition.get("inputs", {})), _tensors(definition.get("outputs", {})))
+        for name, definition in sorted(definitions.items())
+        if name != INIT
+    }
+
+
+def as_array(value, tensor):
+    """A value for an input as an array of its dtype and shape; RequestError where it would have to change."""
+    try:
+        array = np.asarray(value, object if tensor.dtype == "string" else None)
+    except ValueError:
+        raise RequestError(f"input {tensor.name!r} is ragged, expected {tensor.dtype} {_sides(tensor.shape)}") from None
+    strings = tensor.dtype == "string"
+    cast = _strings(array, tensor) if strings else _numbers(array, tensor)
+    if not fits(array.shape, tensor.shape):
+        batch = "; a single one is a batch of one: [value]" if array.ndim == len(tensor.shape) - 1 else ""
+        raise RequestError(
+            f"input {tensor.name!r} is {list(array.shape)}, expected {tensor.dtype} {_sides(tensor.shape)}{batch}"
+        )
+    return cast
+
+
+def fits(shape, expected):
+    """Whether an array's shape is one of a Tensor's; None stands for any shape, and in it for any size."""
+    return expected is None or (
+        len(shape) == len(expected)
+        and all(size == side for size, side in zip(shape, expected, strict=True) if side is not None)
+    )
+
+
+def _strings(array, tensor):
+    leaves = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in array.ravel()]
+    for leaf in leaves:
+        if not isinstance(leaf, bytes):
+            raise RequestError(f"input {tensor.name!r} holds {type(leaf).__name__}, expected bytes or str")
+    flat = np.empty(len(leaves), object)
+    flat[:] = leaves
+    return flat.reshape(array.shape)
+
+
+def _numbers(array, tensor):
+    try:
+        dtype = np.dtype(tensor.dtype)
+        takes = KINDS[dtype.kind]
+    except (TypeError, KeyError):  # bfloat16 and other dtypes that NumPy lacks
+        raise RequestError(f"input {tensor.name!r} is {tensor.dtype}, which cannot be sent from NumPy") from None
+    if array.size and array.dtype.kind not in takes:
+        raise RequestError(f"input {tensor.name!r} is {array.dtype.name}, expected {tensor.dtype}")
+    if array.dtype == np.uint8 and dtype.kind == "f":
+        raise RequestError(
+            f"input {tensor.name!r} is uint8, expected {tensor.dtype}; a picture has values in [0, 1]: divide by 255"
+        )
+    cast = array.astype(dtype)
+    if dtype.kind in "iu" and (cast != array).any():
+        raise RequestError(f"input {tensor.name!r} holds a number beyond {tensor.dtype}")
+    return cast
+
+
+def _sides(shape):
+    if shape is None:
+        return "of any shape"
+    sides = ["B", *("?" if side is None else str(side) for side in shape[1:])]
+    return f"[{', '.join(sides[: len(shape)])}]"
+
+
+def _tensors(infos):
+    return [Tensor(name, _dtype(info["dtype"]), _shape(info["tensor_shape"])) for name, info in sorted(infos.items())]
+
+
+def _dtype(name):
+    """DT_FLOAT -> float32."""
+    plain = name.removeprefix("DT_").lower()
+    return {"float": "float32", "double": "float64", "half": "float16"}.get(plain, plain)
+
+
+def _shape(described):
+    if described.get("unknown_rank"):
+        return None
+    sizes = [int(dim.get("size", 0)) for dim in described.get("dim", ())]
+    return tuple(None if size < 0 else size for size in sizes)
