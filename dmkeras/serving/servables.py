@@ -5,19 +5,18 @@ what is no longer wanted goes once something wanted answers, and is closed when 
 of versions loses no request, and a version that cannot be loaded changes nothing but its own state.
 """
 
-import contextlib
 import logging
 import pathlib
 import threading
 import time
 
-from dmkeras.serving import folders, loading, model_config, runtime, versions
+from dmkeras.serving import folders, model_config, versions
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.versions import AVAILABLE, END, UNLOADING, VersionStatus
+from dmkeras.serving.version_manager import VersionManager
+from dmkeras.serving.versions import VersionStatus
 
 __all__ = ["Servables", "VersionStatus"]
 
-REMEMBERED = 1000  # ended versions of a model whose state is kept
 log = logging.getLogger("dmkeras.serving")
 
 
@@ -61,24 +60,24 @@ class Servables:
             RequestError: for models that cannot be served together.
         """
         self._discover = pathlib.Path(discover).absolute() if discover is not None else None
-        self._poll_seconds, self._load_retries, self._retry_seconds = poll_seconds, load_retries, retry_seconds
-        self._labels_for_unavailable, self._metrics = labels_for_unavailable, metrics
-        self._loading = {
-            "iterations": warm_up_iterations if warm_up else 0,
-            "batching": batching,
-            "per_model_batching": per_model_batching,
-            "metrics": metrics,
-            **threads,
-        }
+        self._poll_seconds, self._labels_for_unavailable = poll_seconds, labels_for_unavailable
         self._given = model_config.check(list(models))
         self._models = {model.name: model for model in self._given}
         self._labels = {}  # {name: {label: version}}
-        self._versions = {}  # {name: [Version]}, ended ones included
-        self._missing = set()  # models that had a version once, and none at the last look
-        self._lock = threading.Condition()  # guards what requests read; held for moments
-        self._turn = threading.Lock()  # held by whoever changes the set of versions, through its loads
+        self._nothing = set()  # models of which nothing was found at the last look
         self._stopping = False
+        self._turn = threading.Lock()  # held by whoever changes the set of versions, through its loads
         self._thread = threading.Thread(target=self._watch, name="dmkeras-versions", daemon=True)
+        self._manager = VersionManager(
+            load_retries=load_retries,
+            retry_seconds=retry_seconds,
+            metrics=metrics,
+            iterations=warm_up_iterations if warm_up else 0,
+            batching=batching,
+            per_model_batching=per_model_batching,
+            **threads,
+        )
+        self._lock = self._manager.lock  # guards what requests read
 
     def start(self):
         """Loads what there is, then watches the disk. Returns when each model has a version that answers, or failed.
@@ -86,33 +85,34 @@ class Servables:
         Raises:
             ServingError: FAILED_PRECONDITION for a label of a version that does not answer.
         """
-        with self._turn:
-            self._look()
-            for name in self._models:
-                if not self._versions.get(name):
-                    log.warning("model %s has no version yet", name)
-            labels = self._checked_labels(self._given)
-            with self._lock:
-                self._labels = labels
+        try:
+            with self._turn:
+                self._look()
+                labels = self._checked_labels(self._given)
+                with self._lock:
+                    self._labels = labels
+        except ServingError:
+            self.stop()
+            raise
+        for name in self.names():
+            if self._manager.newest(name) is None:
+                log.warning("model %s has no version that answers yet", name)
         self._thread.start()
 
     def stop(self, seconds=30.0):
         """Ends every version. Waits so long for requests under way; a version still in use is left as it is."""
         end = time.monotonic() + seconds
-        with self._lock:
-            self._stopping = True
-            self._lock.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join(seconds)
-        with self._lock:
-            going = [version for known in self._versions.values() for version in known if version.state == AVAILABLE]
-            for version in going:
-                version.state = UNLOADING
-            self._lock.wait_for(lambda: not any(version.users for version in going), end - time.monotonic())
-        self._close()
-        for version in going:
-            if version.users:
-                log.warning("%s version %d is still in use and stays loaded", version.name, version.version)
+        self._stopping = True
+        self._manager.stop_loading()
+        if self._turn.acquire(timeout=seconds):
+            try:
+                self._manager.end(max(0.0, end - time.monotonic()))
+            finally:
+                self._turn.release()
+            if self._thread.ident is not None:
+                self._thread.join()
+        else:
+            log.warning("a version is still being loaded; all stay as they are")
 
     def configure(self, models):
         """Replaces the set of models, what `discover` found included; None changes nothing.
@@ -131,23 +131,26 @@ class Servables:
             labels = self._checked_labels(models)
             new = [model for model in models if model.name not in self._models]
             for model in new:
-                self._reconcile(model.name, versions.wanted(model))
+                self._manager.reconcile(model.name, versions.wanted(model))
             failures = [failure for model in new if (failure := self._failure(model.name))]
             if failures:
                 for model in new:
-                    self._reconcile(model.name, {})
+                    self._manager.reconcile(model.name, {})
                 raise ServingError(
                     "UNKNOWN", f"{len(failures)} model(s) did not become available: {{{''.join(failures)}}}"
                 )
+            names = [model.name for model in models]
+            log.info("configured models: %s", ", ".join(names) or "none")
+            gone = self._models.keys() - names
             with self._lock:
                 self._given, self._discover, self._labels = models, None, labels
-                self._models = {model.name: model for model in models}
-            log.info("configured models: %s", ", ".join(self._models) or "none")
+                self._models = dict(zip(names, models))
+            for name in gone:
+                self._manager.reconcile(name, {})
             self._look()
 
-    @contextlib.contextmanager
     def use(self, name, version=None, label=None):
-        """Lends the newest version that answers, or that of a number or a label: `.name .version .loaded`.
+        """A context that lends the newest version that answers, or that of a number or label: `.name .version .loaded`.
 
         It stays loaded as long as it is lent.
 
@@ -155,16 +158,7 @@ class Servables:
             ServingError: NOT_FOUND for a model or version that does not answer, INVALID_ARGUMENT for an empty name or
                 an unknown label, UNAVAILABLE once the server stops.
         """
-        with self._lock:
-            servable = self._find(name, version, label)
-            servable.users += 1
-        try:
-            yield servable
-        finally:
-            with self._lock:
-                servable.users -= 1
-                if servable.state == UNLOADING and not servable.users:
-                    self._lock.notify_all()
+        return self._manager.lend(lambda: self._find(name, version, label))
 
     def status(self, name, version=None, label=None):
         """[VersionStatus] of a model, newest first, or of one version of it; ended ones are told, too.
@@ -175,7 +169,7 @@ class Servables:
         with self._lock:
             if label is not None:
                 version = self._labelled(name, label)
-            known = {found.version: found.status() for found in self._versions.get(name, ())}
+            known = {found.version: found.status() for found in self._manager.versions(name)}
         if version is None:
             if not known:
                 raise ServingError("NOT_FOUND", f"Could not find any versions of model {name}")
@@ -192,7 +186,7 @@ class Servables:
     def ready(self):
         """Whether there are models, and each has a version that answers."""
         with self._lock:
-            return bool(self._models) and not self._stopping and all(map(self._newest, self._models))
+            return bool(self._models) and not self._stopping and all(map(self._manager.newest, self._models))
 
     def _find(self, name, number, label):
         if not name:
@@ -201,19 +195,11 @@ class Servables:
             raise ServingError("UNAVAILABLE", "the server is stopping")
         if label is not None:
             number = self._labelled(name, label)
-        found = self._newest(name, number)
+        found = self._manager.newest(name, number)
         if found is None:
             request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
             raise ServingError("NOT_FOUND", f"Servable not found for request: {request}")
         return found
-
-    def _newest(self, name, number=None):
-        found = [
-            version
-            for version in reversed(self._versions.get(name, ()))
-            if version.state == AVAILABLE and number in (None, version.version)
-        ]
-        return max(found, key=lambda version: version.version, default=None)
 
     def _labelled(self, name, label):
         version = self._labels.get(name, {}).get(label)
@@ -226,7 +212,7 @@ class Servables:
         for model in models:
             for label, version in model.labels.items():
                 moved = self._labels.get(model.name, {}).get(label, version) != version
-                if self._newest(model.name, version) is None and (moved or not self._labels_for_unavailable):
+                if self._manager.newest(model.name, version) is None and (moved or not self._labels_for_unavailable):
                     raise ServingError(
                         "FAILED_PRECONDITION",
                         f"Request to assign label to version {version} of model {model.name}, which is not currently "
@@ -236,9 +222,9 @@ class Servables:
 
     def _failure(self, name):
         """Why a model has no version that answers, in TF Serving's words; None if it has one."""
-        if self._newest(name):
+        if self._manager.newest(name):
             return None
-        failed = [version for version in self._versions.get(name, ()) if version.failed]
+        failed = [version for version in self._manager.versions(name) if version.failed]
         if not failed:
             return f"{{{{name: {name}}} has no version}}, "
         last = max(failed, key=lambda version: version.version)
@@ -249,116 +235,46 @@ class Servables:
         look_at = time.monotonic() + pause
         while True:
             with self._lock:
-                self._lock.wait_for(lambda: self._stopping or self._idle(), max(0.0, look_at - time.monotonic()))
+                wake = lambda: self._stopping or self._manager.idle()
+                self._lock.wait_for(wake, max(0.0, look_at - time.monotonic()))
+            with self._turn:
                 if self._stopping:
                     return
-            try:
-                with self._turn:
-                    self._close()
+                try:
+                    self._manager.close_idle()
                     if time.monotonic() >= look_at:
                         self._look(scan=self._poll_seconds > 0)
-            except Exception:  # a disk's whim must not end the watch
-                log.exception("looking for versions failed; trying again")
+                except Exception:  # a disk's whim must not end the watch
+                    log.exception("looking for versions failed; trying again")
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + pause
 
     def _look(self, scan=True):
-        """Does what is to be done, with what is on disk or, without a scan, with what was there before."""
-        if scan and self._discover is not None:
-            with contextlib.suppress(OSError):  # a folder that cannot be read says nothing of its models
-                self._rediscover(folders.models(self._discover))
-        for name in dict.fromkeys([*self._models, *self._versions]):
-            model = self._models.get(name)
-            if model is None:
-                self._reconcile(name, {})
-            else:
-                self._reconcile(name, self._believed(name, versions.wanted(model)) if scan else None)
-
-    def _rediscover(self, found):
-        models = {model.name: model for model in self._given}
-        for name, folder in found.items():
-            models.setdefault(name, model_config.ModelConfig(name, str(folder)))
-        for name in self._models.keys() - models.keys():
-            if self._believed(name, {}) is None:
-                models[name] = self._models[name]
-        with self._lock:
-            self._models = models
-
-    def _believed(self, name, wanted):
-        """What was found of a model; that nothing is left of it only at the second look.
-
-        A folder that is being deleted is empty before it is gone, and what was served from it shall stay.
-        """
-        if wanted or wanted is None:
-            self._missing.discard(name)
-            return wanted
-        if name in self._missing:
-            return wanted
-        self._missing.add(name)
-        return None
-
-    def _reconcile(self, name, wanted):
-        """Loads and unloads versions of a model until they are those wanted, {version: folder}; None: as before."""
-        if wanted is not None:
-            with self._lock:
-                self._versions[name] = versions.seen(name, self._versions.get(name, []), wanted)
-        known = self._versions.get(name, [])
-        now = time.monotonic()
-        for version in known:
-            if version.wanted and version.failed and version.changed():
-                version.retry_at = now
-        while not self._stopping:
-            with self._lock:
-                for version in versions.to_unload(known):
-                    version.state = UNLOADING
-            self._close()
-            version = versions.to_load(known, now)
-            if version is None:
-                break
-            self._load(version)
-
-    def _load(self, version):
-        start = time.monotonic()
-        with self._lock:
-            version.begin()
-        try:
-            loaded = loading.load(version, **self._loading)
-        except Exception as error:  # anything that a foreign version can make of the loader
-            failure = runtime.serving_error(error, version.folder)
-            retry_at = time.monotonic() + self._retry_seconds if version.attempts <= self._load_retries else None
-            with self._lock:
-                # A new error, without the frames of this one, which hold the graph.
-                version.state, version.error = END, ServingError(failure.code, str(failure))
-                version.retry_at = retry_at
-            log.warning("%s version %d cannot be loaded: %s: %s", version.name, version.version, failure.code, failure)
+        """Does what is to be done, after what is on disk or, without a scan, what was there before."""
+        if not scan:
+            for name in self._manager.names():
+                self._manager.reconcile(name, None)
             return
-        with self._lock:
-            version.loaded, version.state = loaded, UNLOADING if self._stopping else AVAILABLE
-        seconds = time.monotonic() - start
-        log.info("%s version %d answers, loaded in %.2f s", version.name, version.version, seconds)
-        if self._metrics is not None:
-            self._metrics.loaded(version.name, version.version, seconds)
+        vanished = self._rediscover() if self._discover is not None else set()
+        wanted = {name: versions.wanted(model) for name, model in self._models.items()} | {
+            name: {} for name in vanished
+        }
+        nothing = {name for name, found in wanted.items() if found is not None and not found}
+        # A folder that is being deleted is empty before it is gone, and what was served from it shall stay: that
+        # nothing is left of a model is believed at the second look.
+        for name, found in wanted.items():
+            self._manager.reconcile(name, None if name in nothing - self._nothing else found)
+        self._nothing = nothing
 
-    def _idle(self):
-        """The versions that can be closed: on their way out, and nobody's."""
-        return [
-            version
-            for known in self._versions.values()
-            for version in known
-            if version.state == UNLOADING and not version.users
-        ]
-
-    def _close(self):
-        """Closes the versions that nobody uses any more, and forgets the oldest that ended."""
+    def _rediscover(self):
+        """Adds the models that `discover` holds now and drops those gone for two looks; returns all that are gone."""
+        try:
+            found = folders.models(self._discover)
+        except OSError:  # a folder that cannot be read says nothing of its models
+            return set()
+        found = {name: model_config.ModelConfig(name, str(folder)) for name, folder in found.items()}
+        models = found | {model.name: model for model in self._given}
+        vanished = self._models.keys() - models.keys()
         with self._lock:
-            idle = self._idle()
-        for version in idle:
-            version.loaded.close()
-            with self._lock:
-                version.loaded, version.state = None, END
-                known = self._versions[version.name]
-                ended = [other for other in known if other.state == END and not other.wanted]
-                self._versions[version.name] = [other for other in known if other not in ended[:-REMEMBERED]]
-            log.info("%s version %d is unloaded", version.name, version.version)
-        if idle:
-            runtime.trim()
+            self._models = {name: self._models[name] for name in vanished - self._nothing} | models
+        return vanished

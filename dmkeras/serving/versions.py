@@ -43,18 +43,14 @@ class Version:
 
     def begin(self):
         """A load begins."""
-        self.state, self.error = LOADING, None
-        self.attempts += 1
         self._tried = self._seen = _content(self.folder)
+        self.state, self.error = LOADING, None
 
     def changed(self):
         """Whether the files differ from those of the last load, and have rested since the last look."""
         content, before = _content(self.folder), self._seen
         self._seen = content
-        if content in (before, None) and content != self._tried:
-            self.attempts = 0
-            return True
-        return False
+        return content == before != self._tried
 
 
 def wanted(model):
