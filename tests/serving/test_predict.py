@@ -170,7 +170,7 @@ def drawn(path):
 def test_detections_are_drawn_over_each_picture_with_labels(ask, tmp_path):
     paths = [png(tmp_path / f"{name}.png", (20, 10), "RGB", (128, 128, 128)) for name in ("cat", "dog")]
     outputs = {
-        "detection_boxes": np.array([[[0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1], [0, 0, 1, 1]]] * 2, np.float32),
+        "detection_boxes": np.array([[[0.5, 0.25, 1.0, 0.75], [0, 0, 1, 1], [0, 0, 1, 1]]] * 2, np.float32),
         "detection_scores": np.array([[0.9, 0.2, 0.8]] * 2, np.float32),
         "detection_classes": np.array([[1, 0, 0]] * 2, np.int32),
         "num_detections": np.array([2, 2], np.int32),
@@ -187,7 +187,7 @@ def test_detections_are_drawn_over_each_picture_with_labels(ask, tmp_path):
         "m_serving_default_dog.png",
     ]
     picture = np.full((10, 20, 3), 128, np.uint8)
-    expected = figures.boxes(picture, [[4, 1, 18, 6]], [1], scores=[np.float32(0.9)], names=["a", "b"])
+    expected = figures.boxes(picture, [[5, 5, 15, 10]], [1], scores=[np.float32(0.9)], names=["a", "b"])
     np.testing.assert_array_equal(drawn("m_serving_default_cat.png"), expected)
 
 
