@@ -12,20 +12,22 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from dmkeras.serving import runtime
 
-LIMIT = 2**31 - 2**24  # bytes of weights; the rest is for the graph
+LIMIT = 2**31 - 2**24  # bytes of a graph; the rest is for what stands beside it
 
 
 def freeze(folder):
     """Rewrites a SavedModel in place with constants for its variables. ValueError for one that cannot be frozen."""
-    weights = sum(path.stat().st_size for path in (folder / "variables").iterdir())
-    if weights > LIMIT:
-        raise ValueError(f"export: {weights:,} bytes of weights cannot be frozen, expected at most {LIMIT:,}")
     path = folder / "saved_model.pb"
     saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     (meta_graph,) = saved_model.meta_graphs
     graph_def = _with_constants(folder, _ends(meta_graph))
     _leave_out_unused_functions(graph_def)
     _check(graph_def)
+    if graph_def.ByteSize() > LIMIT:
+        raise ValueError(
+            f"export: a frozen graph of {graph_def.ByteSize():,} bytes, expected at most {LIMIT:,}: export with "
+            "frozen=False"
+        )
     meta_graph.graph_def.CopyFrom(graph_def)
     # What is left is what TensorFlow 1 wrote, a graph and its signatures: objects and a saver are of variables.
     meta_graph.ClearField("object_graph_def")
