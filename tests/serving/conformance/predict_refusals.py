@@ -202,6 +202,13 @@ READ = [
 
 DIFFERENT = [
     Case(
+        "Inf for short",
+        '{"signature_name": "echo_float32", "inputs": [Inf, -Inf]}',
+        200,
+        {"outputs": [float("inf"), float("-inf")]},
+        ours=Ours("Infinity is read in full, as both servers write it", 400, "JSON Parse error: Invalid value."),
+    ),
+    Case(
         "deeply nested",
         "[" * 20_000,
         DIES,

@@ -77,12 +77,12 @@ class ServerUnderTest:
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
     def ask(self, method, path, body=None, headers=None):
-        """One request -> .status, .headers, .body (bytes) and .json (None where the body is no JSON)."""
+        """One request -> .status, .headers (in any case), .body (bytes), .json (None where the body is none)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=30)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
-            return _answer(response.status, dict(response.headers), response.read())
+            return _answer(response.status, response.headers, response.read())
         finally:
             connection.close()
 
