@@ -50,6 +50,12 @@ def unreachable(url, why):
     )
 
 
+def untrusted(url, why):
+    return ServingError(
+        "UNAVAILABLE", f"the certificate of {url} is not trusted ({why}); name the PEM file of its authority: ca"
+    )
+
+
 class Client:
     """Asks the models of one server; may be shared by threads. A context manager, since it keeps connections open.
 

@@ -1,6 +1,6 @@
 """The client's side of gRPC, on tensorflow-serving-api's protos. It imports TensorFlow: loaded for `grpc://` alone."""
 
-from dmkeras.serving.client import BusyError, unreachable
+from dmkeras.serving.client import BusyError, unreachable, untrusted
 from dmkeras.serving.errors import ServingError
 
 try:
@@ -18,8 +18,9 @@ OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 ]
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 PUSHBACK = "grpc-retry-pushback-ms"  # a server's word for: come again after so many milliseconds
-THREADS = "Server Threadpool Exhausted"  # TF Serving refuses like this when --grpc_max_threads are at work
+BUSY = ("Server Threadpool Exhausted", "requests in flight")  # TF Serving's refusal beyond --grpc_max_threads, and ours
 
 
 class Grpc:
@@ -69,9 +70,11 @@ class Grpc:
         except grpc.RpcError as error:
             code, message = error.code().name, error.details()
             trailers = dict(error.trailing_metadata() or ())
+            if code == "UNAVAILABLE" and UNTRUSTED in message:
+                raise untrusted(self._url, message.partition(f"{UNTRUSTED}: ")[2].removesuffix(": OK")) from None
             if code == "UNAVAILABLE" and "failed to connect" in message.lower():
                 raise unreachable(self._url, message.partition("; last error: ")[2] or message) from None
-            if PUSHBACK in trailers or THREADS in message:
+            if PUSHBACK in trailers or any(words in message for words in BUSY):
                 raise BusyError(code, message, _seconds(trailers.get(PUSHBACK))) from None
             raise ServingError(code, message) from None
 

@@ -9,10 +9,11 @@ import urllib.parse
 
 import numpy as np
 
-from dmkeras.serving.client import BusyError, unreachable
+from dmkeras.serving.client import BusyError, unreachable, untrusted
 from dmkeras.serving.errors import HTTP, ServingError, TooLargeError
 
 CODES = {status: code for code, status in reversed(HTTP.items())}  # where several share one, the first of the table
+CODES |= {408: "DEADLINE_EXCEEDED", 431: "INVALID_ARGUMENT"}
 BUSY = (429, 503)
 LOST = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)  # RemoteDisconnected is the first of them
 
@@ -117,11 +118,7 @@ class Rest:
             connection.connect()
         except ssl.SSLCertVerificationError as error:
             connection.close()
-            raise ServingError(
-                "UNAVAILABLE",
-                f"the certificate of {self._url} is not trusted ({error.verify_message}); name the PEM file of its "
-                "authority: ca",
-            ) from error
+            raise untrusted(self._url, error.verify_message) from error
         except OSError as error:
             connection.close()
             raise unreachable(self._url, _said(error)) from error
