@@ -11,11 +11,11 @@ It asks any server of TF Serving's protocols. REST needs the standard library an
 """
 
 import time
-import typing
 import urllib.parse
 
 from dmkeras.serving.client_tensors import as_array, described
 from dmkeras.serving.errors import RequestError, ServingError
+from dmkeras.serving.versions import VersionStatus
 
 RETRIES = 3  # of a request that the server refused because it is busy
 FRESH_SECONDS = 10  # for which signatures of a version that was not named are remembered: it changes under the name
@@ -25,15 +25,6 @@ SCHEMES = ("http", "https", "grpc", "grpcs")
 def is_url(text):
     """Whether a text is meant as the address of a server, and not of a folder."""
     return text.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-
-
-class VersionStatus(typing.NamedTuple):
-    """What a server says of a version: START, LOADING, AVAILABLE, UNLOADING or END, and why."""
-
-    version: int
-    state: str
-    code: str
-    message: str
 
 
 class BusyError(ServingError):

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from dmkeras.serving import Client, ServingError
-from dmkeras.serving.client import VersionStatus
 from dmkeras.serving.client_tensors import as_array, described
 from dmkeras.serving.errors import RequestError, TooLargeError
 from dmkeras.serving.model_card import Tensor
+from dmkeras.serving.versions import VersionStatus
 
 METADATA, PREDICT = "/v1/models/m/metadata", "/v1/models/m:predict"
 
