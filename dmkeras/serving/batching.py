@@ -11,6 +11,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
 from dmkeras.serving.errors import RequestError
+from dmkeras.serving.feeds import is_batch_first
 
 FILE = "batching_params.pbtxt"
 CALLS = ("StatefulPartitionedCall", "PartitionedCall")
@@ -67,11 +68,6 @@ def parse(text):
     return batching
 
 
-def is_batch_first(tensors):
-    """Whether dimension 0 of every tensor is a batch of any size."""
-    return bool(tensors) and all(tensor.shape and tensor.shape[0] is None for tensor in tensors)
-
-
 def shared(batching, name, inputs, outputs, feeds, fetches):
     """The fetches of a signature behind a batch op in the current graph; None where its callers cannot share a run.
 
@@ -98,7 +94,8 @@ def shared(batching, name, inputs, outputs, feeds, fetches):
         allowed_batch_sizes=batching.allowed(),
         max_enqueued_batches=batching.max_enqueued,
         enable_large_batch_splitting=False,
-        shared_name=f"batch_{name}",
+        shared_name="batching",  # one pool of threads for all signatures of a session
+        batching_queue=name,
     )
     return [batched[fetch.value_index] for fetch in fetches]
 

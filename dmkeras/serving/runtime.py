@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import error_codes_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 from dmkeras.serving import batching as batching_ops
+from dmkeras.serving import feeds
 from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.folders import DamagedError, pick
 from dmkeras.serving.model_card import Tensor
@@ -25,7 +26,8 @@ INIT = "__saved_model_init_op"
 TAG = "serve"
 LONGEST_TIMEOUT = 86400.0  # seconds; a deadline beyond a day is none
 EXPIRED = "the time for this request has passed"
-ALONE = ("INVALID_ARGUMENT", "CANCELLED")  # a batch that fails so may owe it to another caller's rows or deadline
+# A batch that fails so may owe it to the rows or the deadline of another caller, or to an answer that is no batch.
+ALONE = ("INVALID_ARGUMENT", "CANCELLED", "FAILED_PRECONDITION")
 
 
 class LoadError(DamagedError):
@@ -102,10 +104,10 @@ class Loaded:
             ServingError: for a run that fails: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ...
         """
         signature = pick(self.signatures, name, "signature", self.folder)
-        arrays = _checked(name, signature.inputs, feed)
+        arrays = feeds.arrays(name, signature.inputs, feed, self.defaults[name])
         deadline = None if timeout is None else time.monotonic() + min(timeout, LONGEST_TIMEOUT)
         answer = self._answer(signature, arrays, deadline)
-        answer = {tensor.name: array for tensor, array in zip(signature.outputs, answer)}
+        answer = {tensor.name: _array(value) for tensor, value in zip(signature.outputs, answer)}
         return answer if outputs is None else {output: answer[output] for output in outputs}
 
     def close(self):
@@ -131,18 +133,18 @@ class Loaded:
     def _signature(self, name, definition):
         inputs, outputs = _tensors(definition.inputs), _tensors(definition.outputs)
         with self._graph.as_default():
-            feeds = [self._graph.get_tensor_by_name(definition.inputs[tensor.name].name) for tensor in inputs]
+            fed = [self._graph.get_tensor_by_name(definition.inputs[tensor.name].name) for tensor in inputs]
             fetches = [self._graph.get_tensor_by_name(definition.outputs[tensor.name].name) for tensor in outputs]
             # A session does not fetch what it is fed.
-            fetches = [tf.identity(fetch) if any(fetch is feed for feed in feeds) else fetch for fetch in fetches]
-            shared = self._batching and batching_ops.shared(self._batching, name, inputs, outputs, feeds, fetches)
-        handles = [[tensor._as_tf_output() for tensor in tensors] for tensors in (feeds, fetches, shared or ())]
+            fetches = [tf.identity(fetch) if any(fetch is tensor for tensor in fed) else fetch for fetch in fetches]
+            shared = self._batching and batching_ops.shared(self._batching, name, inputs, outputs, fed, fetches)
+        handles = [[tensor._as_tf_output() for tensor in tensors] for tensors in (fed, fetches, shared or ())]
         return Signature(inputs, outputs, *handles[:2], handles[2] if shared else None)
 
     def _answer(self, signature, arrays, deadline):
-        rows = len(arrays[0]) if signature.batched else 0
-        if rows:
-            self._batching.check(rows)
+        sizes = {len(array) for array in arrays} if signature.batched else {0}
+        if len(sizes) == 1 and sizes != {0}:
+            self._batching.check(*sizes)
             try:
                 return self._run(signature.feeds, signature.batched, arrays, deadline)
             except ServingError as error:
@@ -150,7 +152,7 @@ class Loaded:
                     raise
         return self._run(signature.feeds, signature.fetches, arrays, deadline)
 
-    def _run(self, feeds, fetches, arrays, deadline):
+    def _run(self, fed, fetches, arrays, deadline):
         """One run, beneath the Python of `Session.run`, which takes twice as long as a small model."""
         options = None
         if deadline is not None:
@@ -160,7 +162,7 @@ class Loaded:
             run_options = tf.compat.v1.RunOptions(timeout_in_ms=left)
             options = pywrap_tf_session.TF_NewBufferFromString(run_options.SerializeToString())
         try:
-            return self._session._call_tf_sessionrun(options, dict(zip(feeds, arrays)), fetches, [], None)
+            return self._session._call_tf_sessionrun(options, dict(zip(fed, arrays)), fetches, [], None)
         except tf.errors.DeadlineExceededError as error:
             raise ServingError("DEADLINE_EXCEEDED", EXPIRED) from error
         except (tf.errors.OpError, TypeError, ValueError) as error:
@@ -214,7 +216,9 @@ def trim():
 def _definitions(meta_graph):
     """The SignatureDefs that can be asked, by name."""
     return {
-        name: definition for name, definition in meta_graph.signature_def.items() if definition.outputs and name != INIT
+        name: definition
+        for name, definition in sorted(meta_graph.signature_def.items())
+        if definition.outputs and name != INIT
     }
 
 
@@ -236,48 +240,9 @@ def _shape(shape):
     return None if shape.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
 
 
-def _checked(signature, inputs, feed):
-    """The arrays of a request in the order of the inputs, each of the right dtype and shape, all of one batch."""
-    wanted = [tensor.name for tensor in inputs]
-    if set(feed) != set(wanted):
-        raise RequestError(f"{signature}: received inputs {sorted(feed)}, expected {wanted}")
-    arrays = []
-    for name, dtype, shape in inputs:
-        array = np.asarray(feed[name])
-        received = "string" if array.dtype.kind in "OSU" else array.dtype.name
-        if received != dtype or not _fits(array.shape, shape):
-            raise RequestError(
-                f"{signature}: input {name!r} is {received} {list(array.shape)}, expected {dtype} {_sides(shape)}"
-            )
-        arrays.append(_plain(array))
-    if batching_ops.is_batch_first(inputs):
-        sizes = {name: len(array) for name, array in zip(wanted, arrays)}
-        if len(set(sizes.values())) > 1:
-            raise RequestError(f"{signature}: received batches of {sizes} rows, expected one size")
-    return arrays
-
-
-def _fits(received, shape):
-    return shape is None or (
-        len(received) == len(shape) and all(side is None or side == size for side, size in zip(shape, received))
-    )
-
-
-def _sides(shape):
-    """A Tensor's shape in words: [B, ?, 3]."""
-    if shape is None:
-        return "of any shape"
-    open_sides = {axis: "B" if axis == 0 else "?" for axis, side in enumerate(shape) if side is None}
-    return f"[{', '.join(str(open_sides.get(axis, side)) for axis, side in enumerate(shape))}]"
-
-
-def _plain(array):
-    """An array in the form that TensorFlow's C API takes: this machine's byte order, strings as bytes."""
-    if array.dtype.kind == "U":
-        return np.char.encode(array, "utf-8").astype(object)
-    if array.dtype.kind == "S":
-        return array.astype(object)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+def _array(value):
+    """What a session answers, scalars being NumPy's or bytes, as an array."""
+    return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
 
 
 def _first_line(message):
