@@ -8,8 +8,8 @@ Strings and {"b64": ...} are bytes features, numbers with a point float, other n
 import numpy as np
 
 from dmkeras.serving.errors import RequestError
-from dmkeras.serving.json_arrays import as_double, binary, is_binary, listed, utf8
-from dmkeras.serving.json_text import error_of, kind_of, shown
+from dmkeras.serving.json_arrays import binary, is_binary, listed, lossless, utf8
+from dmkeras.serving.json_text import error_of, kind_of
 
 KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
@@ -80,8 +80,5 @@ def _feature_value(name, value):
             raise RequestError(f"Feature: {name} has uint64 element. Only int64 is supported.")
         return "int64_list", value
     if isinstance(value, int | float):
-        number = as_double(value)
-        if np.isfinite(number) and abs(number) > np.finfo(np.float32).max:
-            raise RequestError(f"Cannot convert JSON value: {shown(value)} to float without loss of precision.")
-        return "float_list", number
+        return "float_list", lossless(value, "float32")
     raise RequestError(f"Feature: {name} has element with unexpected JSON type: {kind_of(value)}")
