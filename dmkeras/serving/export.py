@@ -141,8 +141,9 @@ def _feeds(signatures, given):
 def _traced(models, signatures):
     """An archive that holds what the models hold, and {name: the traced function} of every signature."""
     archive = keras.export.ExportArchive()
-    for model in models:
-        archive.track(model)
+    holder = tf.Module()
+    holder.models = models  # a model itself would have its variables written twice (keras-team/keras#23553)
+    archive.track(holder)
     return archive, {name: _endpoint(archive, name, *signature) for name, signature in signatures.items()}
 
 

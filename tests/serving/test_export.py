@@ -171,6 +171,14 @@ def test_pictures_of_any_size_are_not_batched(tmp_path):
     assert not (version / warm_up.FILE).exists()
 
 
+def test_every_weight_is_written_once(exported):
+    checkpoint = tf.train.load_checkpoint(str(exported.version / "variables" / "variables"))
+    shapes = [
+        shape for name, shape in checkpoint.get_variable_to_shape_map().items() if name.endswith("VARIABLE_VALUE")
+    ]
+    assert sum(int(np.prod(shape)) for shape in shapes) == exported.model.count_params()
+
+
 def test_the_card_says_what_the_graph_says(exported):
     card = model_card.read(exported.version)
     assert card["signatures"] == model_card.describe("encoder", runtime.described(exported.version))

@@ -124,7 +124,6 @@ class Large(keras.Model):
 
 @pytest.fixture(scope="module")
 def large():
-    keras.utils.set_random_seed(0)
     return Large(keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)]))
 
 
