@@ -105,15 +105,15 @@ def _leaf(value, dtype):
             return value
     elif dtype in MANTISSA:
         if type(value) is int or isinstance(value, float):
-            return _lossless(value, dtype)
+            return lossless(value, dtype)
     elif not isinstance(value, dict):
         raise ServingError("UNIMPLEMENTED", f"Conversion of JSON Value: {shown(value)} to type: {type_name(dtype)}")
     raise error_of(value, f"Type: {kind_of(value)} is not of expected type: {type_name(dtype)}")
 
 
-def _lossless(value, dtype):
+def lossless(value, dtype):
     """A number that a float holds. Integers beyond 64 bits are floats already, as for TF Serving's parser."""
-    number = as_double(value)
+    number = _as_double(value)
     if type(value) is int and -(2**63) <= value < 2**64:
         fits = abs(value) <= _largest_integer(dtype)
     else:
@@ -125,7 +125,7 @@ def _lossless(value, dtype):
     return number
 
 
-def as_double(value):
+def _as_double(value):
     """A JSON number as a float; RequestError for digits that no float can hold, which are not the word Infinity."""
     try:
         number = float(value)
