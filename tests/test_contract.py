@@ -11,6 +11,7 @@ import tensorflow as tf
 import dmkeras
 from tests import contract
 from tests.recipes import broken
+from tests.serving import refusals
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "training").glob("*.py") if path.stem != "__init__")
@@ -103,6 +104,11 @@ def test_pictures_come_out(name, systems):
 def test_every_endpoint_of_the_saved_model_answers_as_the_model_does(name, systems):
     seen = systems[name]
     contract.check_endpoints(seen.answers, seen.feeds, pathlib.Path(seen.result["saved_model"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_endpoint_refuses_tensors_of_another_rank_dtype_or_size_and_answers_on(name, systems):
+    refusals.check(pathlib.Path(systems[name].result["saved_model"]))
 
 
 @pytest.mark.parametrize("name", NAMES)
