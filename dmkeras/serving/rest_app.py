@@ -77,9 +77,15 @@ class App:
         except Exception:  # a fault of ours: the caller learns nothing of it, the log everything
             LOG.exception("%s %.200r failed", scope["method"], scope["path"])
             answer = _failed(request, 500, "INTERNAL", rest_api.INTERNAL)
-        headers = {**HEADERS.get(answer.status, {}), **encoding, **self._cors, **(CLOSE if self.draining else {})}
+        headers = {
+            "content-type": answer.content_type,
+            **HEADERS.get(answer.status, {}),
+            **encoding,
+            **self._cors,
+            **(CLOSE if self.draining else {}),
+        }
         with contextlib.suppress(RuntimeError, OSError):  # of a connection that has gone
-            await Response(answer.body, answer.status, headers, answer.content_type)(scope, receive, send)
+            await Response(answer.body, answer.status, headers)(scope, receive, send)
         self._record(request, answer, time.monotonic() - started)
 
     def close(self):
@@ -94,7 +100,8 @@ class App:
             return self._health(path), {}
         if request.method == "OPTIONS" and rest_api.ANY.fullmatch(path):
             asks_first = re.search("https?://", request.headers.get("origin", ""))
-            return Answer(200 if asks_first else 400, JSON, b"", Names()), {}
+            names = Names(code="OK" if asks_first else "FAILED_PRECONDITION")
+            return Answer(200 if asks_first else 400, JSON, b"", names), {}
         self._check_token(request)
         if path in self._pages and request.method in ("GET", "HEAD"):
             return await self._run(self._readers, self._pages[path]), {}

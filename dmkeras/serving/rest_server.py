@@ -67,6 +67,8 @@ class RestServer:
 
     def start(self):
         """Opens the port; OSError where that cannot be, also for TLS files that cannot be read."""
+        for path in self._tls or ():
+            open(path, "rb").close()  # an error here has the path, one of TLS has not
         config = uvicorn.Config(
             self._app,
             http=protocol(self._limits),
@@ -84,8 +86,8 @@ class RestServer:
         )
         config.load()
         started = threading.Event()
-        self._listener = Listener(config, started.set, linger=min(0.25, self._lame_duck_seconds))
         bound = _bound(self.host, self.port)
+        self._listener = Listener(config, started.set, linger=min(0.25, self._lame_duck_seconds))
         self.port = bound.getsockname()[1]
         self._thread = threading.Thread(target=self._listener.run, args=([bound],), name="rest", daemon=True)
         self._thread.start()
