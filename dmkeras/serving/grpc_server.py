@@ -14,6 +14,7 @@ import time
 import typing
 
 import grpc
+import uvloop
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2_grpc
 from tensorflow_serving.apis import (
@@ -33,6 +34,7 @@ from dmkeras.serving.grpc_health import Health
 
 LOG = logging.getLogger(__name__)
 SPARE_THREADS = 4  # free to refuse a request while the gate's places are all at work
+PARTING_SECONDS = 0.1  # for telling callers to go elsewhere: what reaches gRPC as it shuts down is cut without a word
 LONGEST_DETAIL = 1000  # bytes of an error's text: callers' limit of a header is 8 KiB, percent-encoding triples it
 OPTIONS = [
     ("grpc.so_reuseport", 0),  # a port that is taken is an error
@@ -105,7 +107,7 @@ class GrpcServer:
     def start(self):
         """Opens the port; OSError where that cannot be."""
         started = concurrent.futures.Future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), name="grpc", daemon=True)
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve(started)), name="grpc", daemon=True)
         self._thread.start()
         started.result()
 
@@ -127,7 +129,10 @@ class GrpcServer:
             started.set_exception(error)
             return
         started.set_result(None)
-        await server.stop(await self._stopping)
+        seconds = await self._stopping
+        parting = min(seconds, PARTING_SECONDS)
+        await asyncio.sleep(parting)
+        await server.stop(seconds - parting)
 
     def _built(self):
         limits = [("grpc.max_receive_message_length", self._max_body_bytes), ("grpc.max_send_message_length", -1)]
@@ -148,7 +153,7 @@ class GrpcServer:
             else:
                 self.port = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"{address} cannot be opened: {error}") from error
+            raise OSError(f"port {self.port} of {self._host} cannot be opened") from error
         return server
 
     def _handler(self, method, call):
@@ -170,6 +175,8 @@ class GrpcServer:
         """The message of a caller who may send one; the ServingError of one who may not, or did not in time."""
         if self._token is not None and not self._admits(context.invocation_metadata()):
             return ServingError("UNAUTHENTICATED", "expected metadata `authorization: Bearer TOKEN`")
+        if self._health.draining:
+            return ServingError("UNAVAILABLE", "the server is stopping")
         try:
             async with asyncio.timeout(seconds):
                 message = await context.read()
