@@ -74,14 +74,14 @@ def test_every_data_set_of_the_table_is_there():
 
 # --- commands -------------------------------------------------------------------------------------------------------
 
-OTHERS = {"cd", "curl", "docker", "git", "pip", "tensorboard", "unzip"}  # not ours
+OTHERS = {"cd", "curl", "docker", "git", "kubectl", "openssl", "pip", "tensorboard", "unzip"}  # not ours
 
 
 def commands(text):
     """The command lines of a page or a docstring: shell blocks, indented or bare lines, code in a sentence."""
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
     shell = [line.partition(" #")[0].strip() for line in re.sub(r"\\\n", " ", blocks).splitlines()]
-    ours = r"(?:make \w|python -m (?:training|benchmarks)\.|dmkeras (?:show|predict)\b)"
+    ours = r"(?:make \w|python -m (?:training|benchmarks)\.|dmkeras (?:show|predict|serve|config) )"
     lines = [re.split(r"\s{3,}|\s#", line)[0] for line in re.findall(rf"^ *({ours}.*)$", text, re.MULTILINE)]
     return [line for line in shell if line] + lines + re.findall(rf"`({ours}[^`]*)`", text)
 
@@ -95,6 +95,8 @@ def fault(command):
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return next((f"no target {word}" for word in words[1:] if "=" not in word and word not in targets), None)
+    if words[:3] == ["python", "-m", "pytest"]:
+        return next((f"no {word}" for word in words[3:] if "/" in word and not (ROOT / word).exists()), None)
     if words[:2] == ["python", "-m"]:
         return module_fault(*words[2].split("."), words[3:])
     if words[0] == "dmkeras":
@@ -120,7 +122,7 @@ def refused(parse, flags):
 
 
 SOURCES = [*PAGES, *sorted((ROOT / "training").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
-SOURCES += [ROOT / "dmkeras" / "serving" / "cli.py", ROOT / "dmkeras" / "recipe.py"]
+SOURCES += [*sorted((ROOT / "dmkeras" / "serving").glob("*.py")), ROOT / "dmkeras" / "recipe.py"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -144,6 +146,8 @@ def test_the_commands_are_found_and_wrong_ones_refused():
         "python -m benchmarks.nothing",
         "dmkeras shew saved_models",
         "dmkeras predict saved_models",
+        "dmkeras serve saved_models --batch",
+        "python -m pytest tests/nowhere",
         "dmkera show",
     ):
         assert fault(wrong), wrong
