@@ -21,7 +21,6 @@ UNITS = {
     "image": "values in [0, 1]",
     "image_bytes": "a JPEG or PNG file",
     "image/encoded": "a JPEG or PNG file",
-    "inputs": "serialized tf.Examples",
     "seed": "any two integers for each row",
     "boxes": "x1, y1, x2, y2 in pixels, x2 and y2 exclusive",
     "proposals": "x1, y1, x2, y2 in pixels, x2 and y2 exclusive",
@@ -116,9 +115,11 @@ def text(model, card):
     lines += _variant(card.get("variant") or {}, card["signatures"])
     for name, signature in card["signatures"].items():
         lines += ["", name]
-        for kind in ("inputs", "outputs"):
-            lines += [_line(kind.removesuffix("puts"), entry) for entry in signature[kind]]
         feature = _tensor(signature["feature"]) if "feature" in signature else None
+        for entry in signature["inputs"]:
+            lines.append(_line("in", {**entry, "unit": "serialized tf.Examples of"} if feature else entry))
+        lines += [_line("", signature["feature"])] if feature else []
+        lines += [_line("out", entry) for entry in signature["outputs"]]
         tensors = [_tensor(entry) for entry in signature["inputs"]]
         lines.append(f"  {curl(model, name, tensors, feature)}")  # under the name that the folder has now
     return "\n".join(lines)
@@ -130,7 +131,7 @@ def _variant(variant, signatures):
     if variant.get("compute"):
         found = variant["differences"]
         worst = max((number for outputs in found.values() for number in outputs.values()), default=0)
-        own = ", ".join(name for name in signatures if name not in found and name != "classify")
+        own = ", ".join(name for name in signatures if name not in found and "feature" not in signatures[name])
         lines.append(
             f"computes in {variant['compute']}, at most {worst:.2%} from the model's own answers on example requests"
             + (f"; in the model's own precision: {own}" if own else "")

@@ -1,16 +1,18 @@
 """Laws of the signature `classify`: who gets it, and that it answers tf.Examples as the model answers pictures."""
 
-import base64
 import json
 import subprocess
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import classification_pb2
 
-from dmkeras.serving import model_card, runtime, warm_up
+from dmkeras.serving import inference, model_card, rest_api, runtime, warm_up
 from dmkeras.serving.errors import RequestError
 from dmkeras.serving.export import export
+from dmkeras.serving.model_config import ModelConfig
+from dmkeras.serving.servables import Servables
 from tests.serving.classifiers import IMAGE, KINDS, Classifier, classifier, pictures
 from tests.serving.models import OneEndpoint
 
@@ -20,6 +22,14 @@ def version(request, tmp_path_factory):
     """A classifier that takes files, and one that takes floats alone."""
     model = classifier(with_bytes=request.param == "image_bytes")
     return export(model, tmp_path_factory.mktemp("saved_models") / "kinds", labels=KINDS)
+
+
+@pytest.fixture(scope="module")
+def servables(version):
+    served = Servables([ModelConfig("kinds", str(version.parent))], poll_seconds=0)
+    served.start()
+    yield served
+    served.stop()
 
 
 def example(name, value):
@@ -66,29 +76,48 @@ def test_the_warm_up_record_holds_a_picture_that_parses(version):
 
 def test_an_example_that_lacks_the_picture_is_refused_by_the_name_of_its_feature(version):
     name = model_card.read(version)["signatures"]["classify"]["feature"]["name"]
-    short = example(name, np.float32([1, 2]))
     with runtime.Loaded(version) as served:
-        for wrong in (example("picture", b"1"), b"junk", b"", short):
-            with pytest.raises(RequestError, match=f"parse serialized|required.*|{name}"):
+        for wrong, message in (
+            (example("picture", b"1"), f"Feature: {name} .* is required but could not be found"),
+            (b"", f"Feature: {name} .* is required"),
+            (b"junk", f"Feature: {name} .* is required"),
+            (example(name, np.float32([1, 2])), f"Key: {name}"),
+        ):
+            with pytest.raises(RequestError, match=message):
                 served.run("classify", {"inputs": np.array([wrong], object)})
 
 
-def test_the_curl_line_asks_the_classify_api_for_a_picture(version, tmp_path):
+def test_the_classify_api_answers_over_rest_what_the_curl_line_asks(version, servables, tmp_path):
     curl = tmp_path / "curl"
     curl.write_text('#!/bin/sh\necho "$3" >&2\ncat\n')
     curl.chmod(0o755)
     (tmp_path / "picture.png").write_bytes(pictures(1)[1][0])
     line = model_card.read(version)["signatures"]["classify"]["curl"]
-    assert line in model_card.text("kinds", model_card.read(version))
+    lines = model_card.text("kinds", model_card.read(version)).splitlines()
+    assert f"  {line}" in lines
+    assert "  in  inputs               string  [B]                  serialized tf.Examples of" in lines
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     asked = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert asked.stderr.strip() == "http://localhost:8501/v1/models/kinds:classify"
-    body = json.loads(asked.stdout)
-    assert body["signature_name"] == "classify"
-    ((name, value),) = body["examples"][0].items()
-    value = base64.b64decode(value["b64"]) if isinstance(value, dict) else value
+    answer = rest_api.handle("POST", "/v1/models/kinds:classify", asked.stdout.encode(), servables)
+    assert answer.status == 200, answer.body
+    (classes,) = json.loads(answer.body)["results"]
+    assert [label for label, _ in classes] == KINDS
+    assert sum(score for _, score in classes) == pytest.approx(1)
+
+
+def test_the_classify_api_answers_over_grpc(version, servables):
+    serialized, images = examples(version)
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "kinds", "classify"
+    for content in serialized:
+        request.input.example_list.examples.add().ParseFromString(content)
+    found = inference.classify(servables, request).result.classifications
     with runtime.Loaded(version) as served:
-        assert served.run("classify", {"inputs": np.array([example(name, value)], object)})["scores"].shape == (1, 3)
+        expected = served.run("serving_default", {"image": images})["probabilities"]
+    assert [[each.label for each in row.classes] for row in found] == [KINDS] * 3
+    scores = [[each.score for each in row.classes] for row in found]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 
 
 def probabilities(shape):
