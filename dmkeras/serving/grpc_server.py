@@ -6,6 +6,7 @@ within the time of the request.
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import hmac
 import logging
 import pathlib
@@ -15,21 +16,10 @@ import typing
 
 import grpc
 import uvloop
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2_grpc
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
-    model_pb2,
-    predict_pb2,
-    regression_pb2,
-)
 
-from dmkeras.serving import inference
 from dmkeras.serving.errors import RequestError, ServingError, TooLargeError
+from dmkeras.serving.grpc_calls import SERVICES, Call, parsed, rows_of, spec_of
 from dmkeras.serving.grpc_health import Health
 
 LOG = logging.getLogger(__name__)
@@ -48,25 +38,21 @@ OPTIONS = [
 ]
 
 
-class Call(typing.NamedTuple):
-    request: type
-    answer: typing.Callable  # (servables, request, timeout) -> response
-    measured: bool  # in the metrics of requests, as TF Serving does with what runs a graph
+@dataclasses.dataclass
+class Exchange:
+    """One call from its arrival to its record; times are those of `time.monotonic`."""
 
-
-CALLS = {
-    "PredictionService": {
-        "Predict": Call(predict_pb2.PredictRequest, inference.predict, True),
-        "Classify": Call(classification_pb2.ClassificationRequest, inference.classify, True),
-        "Regress": Call(regression_pb2.RegressionRequest, inference.regress, True),
-        "MultiInference": Call(inference_pb2.MultiInferenceRequest, inference.multi_inference, True),
-        "GetModelMetadata": Call(get_model_metadata_pb2.GetModelMetadataRequest, inference.get_model_metadata, False),
-    },
-    "ModelService": {
-        "GetModelStatus": Call(get_model_status_pb2.GetModelStatusRequest, inference.get_model_status, False),
-        "HandleReloadConfigRequest": Call(model_management_pb2.ReloadConfigRequest, inference.reload_config, False),
-    },
-}
+    call: Call
+    peer: str
+    started: float
+    deadline: float
+    received: int = 0  # bytes
+    request: typing.Any = None
+    response: typing.Any = None
+    body: bytes = b""
+    code: str = "OK"
+    text: str = ""
+    run_seconds: float | None = None
 
 
 class GrpcServer:
@@ -137,12 +123,9 @@ class GrpcServer:
     def _built(self):
         limits = [("grpc.max_receive_message_length", self._max_body_bytes), ("grpc.max_send_message_length", -1)]
         server = grpc.aio.server(options=OPTIONS + limits)
-        for service, calls in CALLS.items():
+        for service, calls in SERVICES.items():
             # unary for callers; a stream here, so that nothing is read before the handler asks for it
-            handlers = {
-                name: grpc.stream_unary_rpc_method_handler(self._handler(name, call)) for name, call in calls.items()
-            }
-            service = f"tensorflow.serving.{service}"
+            handlers = {call.name: grpc.stream_unary_rpc_method_handler(self._handler(call)) for call in calls}
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         address = f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
@@ -156,18 +139,16 @@ class GrpcServer:
             raise OSError(f"port {self.port} of {self._host} cannot be opened") from error
         return server
 
-    def _handler(self, method, call):
+    def _handler(self, call):
         async def handle(_, context):
-            started = time.monotonic()
-            left = context.time_remaining()
+            started, left = time.monotonic(), context.time_remaining()
             seconds = self._timeout if left is None else min(left, self._timeout)
+            exchange = Exchange(call, context.peer(), started, started + seconds)
             message = await self._received(context, seconds)
-            code, text, body = await self._loop.run_in_executor(
-                self._pool, self._answer, method, call, message, context.peer(), started, started + seconds
-            )
-            if code != "OK":
-                await context.abort(grpc.StatusCode[code], _shortened(text))
-            return body
+            await self._loop.run_in_executor(self._pool, self._answer, exchange, message)
+            if exchange.code != "OK":
+                await context.abort(grpc.StatusCode[exchange.code], _shortened(exchange.text))
+            return exchange.body
 
         return handle
 
@@ -188,68 +169,55 @@ class GrpcServer:
         scheme, _, token = dict(metadata).get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), self._token)
 
-    def _answer(self, method, call, message, peer, started, deadline):
-        """One request on a thread of the pool -> (status, text, serialized response)."""
-        request, response, body, text = call.request(), None, b"", ""
+    def _answer(self, exchange, message):
+        """Runs on a thread of the pool, from a message, or the error in its place, to the record."""
         try:
             if isinstance(message, ServingError):
                 raise message
+            exchange.received = len(message)
             with self._gate.enter():
-                request = _parsed(call.request, message)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise ServingError("DEADLINE_EXCEEDED", "the request's time was over before it began")
-                response = call.answer(self._servables, request, timeout=left)
-                body = response.SerializeToString()
-            if len(body) > self._max_body_bytes:
-                raise TooLargeError(f"the answer is {len(body)} bytes long, the limit is {self._max_body_bytes}")
-            code = "OK"
+                self._run(exchange, message)
         except ServingError as error:
-            code, text = error.code, str(error)
+            exchange.code, exchange.text = error.code, str(error)
         except Exception:  # a fault of ours: the caller learns nothing of it, the log everything
-            LOG.exception("%s failed", method)
-            code, text = "INTERNAL", "internal error; the server's log has the details"
-        if code != "OK":
-            body = b""
-        received = 0 if isinstance(message, ServingError) else len(message)
-        self._record(method, call, _spec(request), _spec(response), code, peer, received, len(body), started)
-        return code, text, body
+            LOG.exception("%s failed", exchange.call.name)
+            exchange.code, exchange.text = "INTERNAL", "internal error; the server's log has the details"
+        self._record(exchange)
 
-    def _record(self, method, call, asked, answered, code, peer, received, sent, started):
-        seconds = time.monotonic() - started
+    def _run(self, exchange, message):
+        exchange.request = parsed(exchange.call, message)
+        started = time.monotonic()
+        if started >= exchange.deadline:
+            raise ServingError("DEADLINE_EXCEEDED", "the request's time was over before it began")
+        response = exchange.call.answer(self._servables, exchange.request, timeout=exchange.deadline - started)
+        exchange.run_seconds = time.monotonic() - started
+        body = response.SerializeToString()
+        if len(body) > self._max_body_bytes:
+            raise TooLargeError(f"the answer is {len(body)} bytes long, the limit is {self._max_body_bytes}")
+        exchange.response, exchange.body = response, body
+
+    def _record(self, exchange):
+        call, asked, answered = exchange.call, spec_of(exchange.request), spec_of(exchange.response)
+        version = next((spec.version.value for spec in (answered, asked) if spec.HasField("version")), None)
+        seconds = time.monotonic() - exchange.started
         if call.measured:
             known = asked.name if asked.name in self._servables.names() else None
-            self._metrics.request(known, method, "GRPC", code, seconds)
-        version = answered.version.value or asked.version.value or None
+            self._metrics.request(known, call.name, "GRPC", exchange.code, seconds)
+            if exchange.response is not None:
+                self._metrics.runtime(asked.name, call.name, exchange.run_seconds)
+                self._metrics.examples(asked.name, rows_of(exchange.request))
         self._access_log.write(
             api="GRPC",
-            peer=peer,
-            method=method,
+            peer=exchange.peer,
+            method=call.name,
             model=asked.name,
             version=version,
             signature=answered.signature_name or asked.signature_name,
-            status=code,
-            bytes_in=received,
-            bytes_out=sent,
+            status=exchange.code,
+            bytes_in=exchange.received,
+            bytes_out=len(exchange.body),
             seconds=seconds,
         )
-
-
-def _parsed(request, message):
-    try:
-        return request.FromString(message)
-    except DecodeError:
-        raise RequestError(f"the message is no {request.DESCRIPTOR.full_name}") from None
-
-
-def _spec(message):
-    """The ModelSpec that a request or response names, empty where it names none."""
-    if hasattr(message, "model_spec"):
-        return message.model_spec
-    for part in ("tasks", "results"):
-        if getattr(message, part, None):
-            return getattr(message, part)[0].model_spec
-    return model_pb2.ModelSpec()
 
 
 def _shortened(text):

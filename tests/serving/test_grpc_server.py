@@ -280,6 +280,8 @@ def test_metrics_and_the_access_log_tell_of_every_call(servables):
     assert (unknown["model"], unknown["status"]) == ("none", "NOT_FOUND")
     for model, status in (("multi", "OK"), ("multi", "FAILED_PRECONDITION"), ("", "NOT_FOUND")):
         assert f':tensorflow:serving:request_count{{model_name="{model}",status="{status}"}} 1.0' in page
+    assert ':tensorflow:serving:runtime_latency_count{API="Predict",model_name="multi",runtime="TF1"} 1.0' in page
+    assert f':tensorflow:serving:request_example_count_total{{model="multi"}} {float(len(IMAGES))}' in page
     assert 'model_name="none"' not in page
 
 
