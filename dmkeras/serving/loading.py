@@ -8,6 +8,7 @@ import time
 import typing
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from dmkeras.serving import batching as batching_parameters
 from dmkeras.serving import runtime, warm_up
@@ -65,7 +66,7 @@ def replay(path, servable, iterations=1):
                 raise RequestError(f"Number of warmup records exceeds the maximum ({MOST})")
             try:
                 log = prediction_log_pb2.PredictionLog.FromString(record)
-            except ValueError:  # DecodeError
+            except DecodeError:
                 raise RequestError(f"warm-up record {number} is no PredictionLog") from None
             for _ in range(iterations):
                 _run(number, log, servable)

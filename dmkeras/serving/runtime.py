@@ -82,7 +82,7 @@ class Loaded:
             self._session._extend_graph()
         except Exception as error:  # whatever a foreign file makes of the loader
             self.close()
-            failure = serving_error(error, folder)
+            failure = serving_error(error, folder, otherwise="DATA_LOSS")
             raise LoadError(folder, failure.code, str(failure)) from error
         self.defaults = {
             name: {key: tf.make_ndarray(value) for key, value in definition.defaults.items()}
@@ -166,7 +166,7 @@ class Loaded:
         except tf.errors.DeadlineExceededError as error:
             raise ServingError("DEADLINE_EXCEEDED", EXPIRED) from error
         except (tf.errors.OpError, TypeError, ValueError) as error:
-            raise serving_error(error, self.folder) from error
+            raise serving_error(error, self.folder, otherwise="INVALID_ARGUMENT") from error
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
@@ -188,18 +188,23 @@ def described(folder):
     }
 
 
-def serving_error(error, folder):
-    """What TensorFlow raised, as a ServingError whose message names neither graph nodes nor paths."""
+def serving_error(error, folder, otherwise="INTERNAL"):
+    """An error as a ServingError whose message names neither graph nodes nor paths.
+
+    Args:
+        error: what was raised; TensorFlow's own errors have a code.
+        folder: the version's, whose name goes from the message.
+        otherwise: the code of an error that has none.
+    """
     if isinstance(error, ServingError):
         return error
     if isinstance(error, LoadError):
         return ServingError(error.code, error.message)
+    code = otherwise
     if isinstance(error, tf.errors.OpError):
         code = error_codes_pb2.Code.Name(error.error_code) if error.error_code else "UNKNOWN"
-    elif isinstance(error, OSError | RuntimeError):  # the loader's words for files and tags that are missing, or junk
-        code = "NOT_FOUND" if re.search("does not exist|not found|could not be found", str(error)) else "DATA_LOSS"
-    else:
-        code = "INVALID_ARGUMENT" if isinstance(error, TypeError | ValueError) else "INTERNAL"
+    elif re.search("does not exist|could not be found", str(error)):  # the loader's words, in a plain OSError
+        code = "NOT_FOUND"
     message = _first_line(str(getattr(error, "message", None) or error)) or type(error).__name__
     message = message.replace(f"{folder}/", "").replace(str(folder), "the version")
     message = re.sub(r"(?<![\w.:/])/[^\s'\"/]+/[^\s'\",;]*", "a file", message)
@@ -247,7 +252,7 @@ def _array(value):
 
 def _first_line(message):
     """An error's own words: without graph nodes, and of several errors the first."""
-    message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\(?[\w./-]*\w:\d+\)(?= = )", "", message)
+    message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]| \([\w./-]+:\d+\)(?= = )", "", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if lines and re.fullmatch(r"\d+ root error\(s\) found\.", lines[0]):
         lines = [re.sub(r"^\(\d+\) [\w ]+: ", "", lines[1])] if len(lines) > 1 else lines
