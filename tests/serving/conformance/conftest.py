@@ -22,6 +22,10 @@ def pytest_addoption(parser):
     parser.addoption("--server", metavar="PROGRAM", help="a tensorflow_model_server to hold to the same tests")
 
 
+def pytest_configure(config):
+    _program(config)  # a name that is none ends the run before it begins
+
+
 def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.write_line(f"conformance suite ran against {_program(config) or 'dmkeras serve'}")
 

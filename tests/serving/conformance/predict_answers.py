@@ -82,6 +82,11 @@ VALUES = [
         rows("strings", {"text": {"b64": "aGk="}}),
         {"predictions": [{"text": "hi", "text_bytes": {"b64": "aGk="}}]},
     ),
+    answered(
+        "a string that is no UTF-8",
+        b'{"signature_name": "text_bytes", "instances": ["\xff"]}',
+        {"predictions": [{"b64": "/w=="}]},
+    ),
     answered("bytes that are no text", rows("text_bytes", {"b64": "/wD+"}), {"predictions": [{"b64": "/wD+"}]}),
     answered(
         "text beyond ASCII", rows("echo_string", "Größe 🐱 \x00 \u2028"), {"predictions": ["Größe 🐱 \x00 \u2028"]}

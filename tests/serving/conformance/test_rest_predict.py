@@ -1,6 +1,7 @@
 """POST :predict, REST: the tables of `predict_answers` and `predict_refusals`, and what no table holds."""
 
 import gzip
+import http.client
 import json
 
 import numpy as np
@@ -61,6 +62,23 @@ def test_a_body_that_is_not_the_gzip_it_claims_to_be_is_refused(server):
     headers = {"Content-Encoding": "gzip"}
     answer = server.ask("POST", "/v1/models/multi:predict", json.dumps(PICTURES), headers)
     assert answer.status == 400
+
+
+def test_a_body_may_come_in_chunks(server):
+    pieces = [piece.encode() for piece in json.dumps(PICTURES).partition("[")]
+    assert canonical(server.ask("POST", "/v1/models/multi:predict", iter(pieces)).json) == canonical(DOUBLED)
+
+
+def test_a_connection_takes_one_request_after_the_other(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=10)
+    sockets = set()
+    for body, status in ((json.dumps(PICTURES), 200), ("hello", 400), (json.dumps(PICTURES), 200)):
+        connection.request("POST", "/v1/models/multi:predict", body)
+        sockets.add(connection.sock)
+        response = connection.getresponse()
+        assert (response.status, bool(response.read())) == (status, True)
+    connection.close()
+    assert len(sockets) == 1
 
 
 def test_floats_come_back_to_the_last_bit(server):

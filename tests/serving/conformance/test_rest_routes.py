@@ -99,6 +99,10 @@ def test_metadata_are_the_signature_defs(server, saved, path):
     assert json_format.ParseDict(received, get_model_metadata_pb2.SignatureDefMap()) == expected
 
 
+def test_a_status_may_be_asked_with_a_body(server):
+    assert server.ask("GET", "/v1/models/multi/versions/1", "{}").json == {"model_version_status": STATES[:1]}
+
+
 def test_head_is_malformed_and_has_no_body(server):
     answer = server.ask("HEAD", "/v1/models/multi")
     assert (answer.status, answer.body) == (400, b"")
