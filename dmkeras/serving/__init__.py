@@ -7,6 +7,8 @@ for notebooks and tests. Beneath them:
     graph_rules   what an endpoint may be                  rest_json   the REST form of tensors
     warm_up       requests replayed before it answers      pictures    files in, drawings out
     model_card    what a version says of itself            deploy      files for TF Serving on other machines
+    comparison    served answers against local ones        precision   bfloat16 or float16 inside, float32 outside
+    frozen        variables as constants                   classify_signature   tf.Examples in, class names out
 
 `Client` of http://, `folders`, `model_card`, `rest_json`, `pictures` and the command's `show` and `config` import no
 TensorFlow.

@@ -1,6 +1,7 @@
 """Export: a model with signatures -> the next version of a folder that TF Serving serves.
 
-    NAME/VERSION/saved_model.pb, variables/, assets/       the SavedModel, every signature an endpoint
+    NAME/VERSION/saved_model.pb, variables/, assets/       the SavedModel, every signature an endpoint; frozen, it has
+                                                           no variables/
                  batching_params.pbtxt                     for TF Serving's --enable_per_model_batching_parameters
                  assets.extra/tf_serving_warmup_requests   a request for every signature, replayed before it serves
                  assets.extra/model_card.json              what the version says of itself (`dmkeras show`)

@@ -1,7 +1,8 @@
 """Variables folded into constants, so that TensorFlow folds batch normalisation into convolutions when a version loads.
 
-Signatures, tensors, lookup tables and assets stay what they were. The weights move from `variables/` into
-`saved_model.pb`, once for all signatures; a Protocol Buffer holds less than 2 GiB of them.
+Signatures, tensors, lookup tables and assets stay what they were, and TF Serving, `tf.saved_model.load` and Keras's
+TFSMLayer load the version as any other. The weights move from `variables/` into `saved_model.pb`, once for all
+signatures; a Protocol Buffer holds less than 2 GiB of them, and nothing can train them further.
 """
 
 import contextlib
@@ -50,7 +51,8 @@ def _ends(meta_graph):
 
 def _with_constants(folder, ends):
     graph = tf.Graph()
-    with _quiet(), tf.compat.v1.Session(graph=graph) as session:
+    config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, allow_soft_placement=True)
+    with _quiet(), tf.compat.v1.Session(graph=graph, config=config) as session:
         with graph.as_default():
             tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
         graph_def = graph.as_graph_def()

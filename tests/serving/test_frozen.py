@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from dmkeras.serving import batching, frozen, model_card, runtime
 from dmkeras.serving.export import export
 from tests.serving.models import LABELS, SHAPE, Encoder
-from tests.serving.test_c_api import ask
+from tests.serving.test_c_api import INVALID_ARGUMENT, ask
 
 IMAGE = tf.TensorSpec((None, *SHAPE), tf.float32, name="image")
 INDEX = tf.TensorSpec((None,), tf.int32, name="index")
@@ -134,7 +134,10 @@ def test_tensorflow_and_its_c_library_load_a_frozen_version(names, exported):
     for name, request in requests.items():
         answer = loaded.signatures[name](**{key: tf.constant(value) for key, value in request.items()})
         assert_same({key: value.numpy() for key, value in answer.items()}, expected[name])
-    for name, (code, message, answer) in zip(requests, ask(cold, list(requests.items())), strict=True):
+    wrong = ("serving_default", {"image": np.zeros((2, 8), np.float32)})
+    *answers, (code, _, _) = ask(cold, [*requests.items(), wrong])
+    assert code == INVALID_ARGUMENT  # and the process lives
+    for name, (code, message, answer) in zip(requests, answers, strict=True):
         assert code == 0, message
         assert_same(answer, expected[name])
 
