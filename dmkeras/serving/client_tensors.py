@@ -3,7 +3,8 @@
 import numpy as np
 
 from dmkeras.serving.errors import RequestError
-from dmkeras.serving.model_card import Tensor
+from dmkeras.serving.feeds import fits
+from dmkeras.serving.model_card import Tensor, sides
 
 INIT = "__saved_model_init_op"  # a signature that initialises tables and answers nothing
 KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}  # of numbers that a dtype takes without a change of meaning
@@ -24,23 +25,15 @@ def as_array(value, tensor):
     try:
         array = np.asarray(value, object if tensor.dtype == "string" else None)
     except ValueError:
-        raise RequestError(f"input {tensor.name!r} is ragged, expected {tensor.dtype} {_sides(tensor.shape)}") from None
+        raise RequestError(f"input {tensor.name!r} is ragged, expected {tensor.dtype} {sides(tensor.shape)}") from None
     strings = tensor.dtype == "string"
     cast = _strings(array, tensor) if strings else _numbers(array, tensor)
     if not fits(array.shape, tensor.shape):
         batch = "; a single one is a batch of one: [value]" if array.ndim == len(tensor.shape) - 1 else ""
         raise RequestError(
-            f"input {tensor.name!r} is {list(array.shape)}, expected {tensor.dtype} {_sides(tensor.shape)}{batch}"
+            f"input {tensor.name!r} is {list(array.shape)}, expected {tensor.dtype} {sides(tensor.shape)}{batch}"
         )
     return cast
-
-
-def fits(shape, expected):
-    """Whether an array's shape is one of a Tensor's; None stands for any shape, and in it for any size."""
-    return expected is None or (
-        len(shape) == len(expected)
-        and all(size == side for size, side in zip(shape, expected, strict=True) if side is not None)
-    )
 
 
 def _strings(array, tensor):
@@ -69,13 +62,6 @@ def _numbers(array, tensor):
     if dtype.kind in "iu" and (cast != array).any():
         raise RequestError(f"input {tensor.name!r} holds a number beyond {tensor.dtype}")
     return cast
-
-
-def _sides(shape):
-    if shape is None:
-        return "of any shape"
-    sides = ["B", *("?" if side is None else str(side) for side in shape[1:])]
-    return f"[{', '.join(sides[: len(shape)])}]"
 
 
 def _tensors(infos):

@@ -6,6 +6,7 @@ A request of the wrong rank can abort the whole process (oneDNN's convolutions),
 import numpy as np
 
 from dmkeras.serving.errors import RequestError
+from dmkeras.serving.model_card import sides
 
 
 def arrays(signature, inputs, feed, defaults=()):
@@ -27,9 +28,9 @@ def arrays(signature, inputs, feed, defaults=()):
     for name, dtype, shape in inputs:
         array = np.asarray(feed[name])
         received = _dtype(array)
-        if received != dtype or not _fits(array.shape, shape):
+        if received != dtype or not fits(array.shape, shape):
             raise RequestError(
-                f"{signature}: input {name!r} is {received} {list(array.shape)}, expected {dtype} {_sides(shape)}"
+                f"{signature}: input {name!r} is {received} {list(array.shape)}, expected {dtype} {sides(shape)}"
             )
         found.append(_plain(array))
     if is_batch_first(inputs):
@@ -51,18 +52,11 @@ def _dtype(array):
     return "string" if array.dtype.kind in "SU" else array.dtype.name
 
 
-def _fits(received, shape):
+def fits(received, shape):
+    """Whether an array's shape is one of a Tensor's; None stands for any shape, and in it for any size."""
     return shape is None or (
         len(received) == len(shape) and all(side is None or side == size for side, size in zip(shape, received))
     )
-
-
-def _sides(shape):
-    """A Tensor's shape in words: [B, ?, 3]."""
-    if shape is None:
-        return "of any shape"
-    open_sides = {axis: "B" if axis == 0 else "?" for axis, side in enumerate(shape) if side is None}
-    return f"[{', '.join(str(open_sides.get(axis, side)) for axis, side in enumerate(shape))}]"
 
 
 def _plain(array):

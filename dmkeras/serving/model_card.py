@@ -41,11 +41,22 @@ UNITS = {
 
 
 class Tensor(typing.NamedTuple):
-    """An input or an output of a signature; `shape` has None for the batch and for sizes that vary."""
+    """An input or an output of a signature; `shape` has None for the batch and for sizes that vary.
+
+    A SavedModel of another tool may have scalars, shape (), and tensors of any rank, whose shape is None.
+    """
 
     name: str
     dtype: str
-    shape: tuple
+    shape: tuple | None
+
+
+def sides(shape):
+    """A Tensor's shape in words: [B, ?, 3]."""
+    if shape is None:
+        return "of any shape"
+    open_sides = {axis: "B" if axis == 0 else "?" for axis, side in enumerate(shape) if side is None}
+    return f"[{', '.join(str(open_sides.get(axis, side)) for axis, side in enumerate(shape))}]"
 
 
 def unit(name):
@@ -140,22 +151,23 @@ def _variant(variant, signatures):
 
 
 def _tensor(entry):
-    return Tensor(entry["name"], entry["dtype"], tuple(entry["shape"]))
+    return Tensor(entry["name"], entry["dtype"], None if entry["shape"] is None else tuple(entry["shape"]))
 
 
 def _entry(tensor):
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape), "unit": unit(tensor.name)}
+    shape = None if tensor.shape is None else list(tensor.shape)
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": shape, "unit": unit(tensor.name)}
 
 
 def _line(kind, entry):
-    sides = ["B", *("?" if side is None else str(side) for side in entry["shape"][1:])]
-    line = f"  {kind:3} {entry['name']:20} {entry['dtype']:7} [{', '.join(sides)}]"
+    line = f"  {kind:3} {entry['name']:20} {entry['dtype']:7} {sides(entry['shape'])}"
     return f"{line:55} {entry['unit']}" if entry["unit"] else line
 
 
 def _computed(tensor):
     """Whether a row is too long to spell out, or is a file."""
-    return _is_file(tensor) or None in tensor.shape[1:] or math.prod(tensor.shape[1:]) > INLINE
+    row = (tensor.shape or ())[1:]
+    return _is_file(tensor) or None in row or math.prod(row) > INLINE
 
 
 def _is_file(tensor):
@@ -168,6 +180,6 @@ def _value(tensor):
         return '{"b64": base64.b64encode(open("picture.png", "rb").read()).decode()}'
     leaf = {"float32": "0.5", "string": '"text"', "bool": "true"}.get(tensor.dtype, "1")
     leaf = "True" if leaf == "true" and _computed(tensor) else leaf
-    for side in reversed(tensor.shape[1:]):
+    for side in reversed((tensor.shape or ())[1:]):
         leaf = f"[{leaf}] * {32 if side is None else side}" if _computed(tensor) else f"[{', '.join([leaf] * side)}]"
     return leaf

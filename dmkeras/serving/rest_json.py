@@ -16,6 +16,7 @@ import numpy as np
 from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.json_arrays import dense, fill, is_binary, listed, packed, shape_of, type_name
 from dmkeras.serving.json_text import dumps, error_of, parse, shown
+from dmkeras.serving.model_card import sides
 
 __all__ = ["RequestError", "array", "decode", "dumps", "encode", "parse", "signature_name"]
 
@@ -133,8 +134,8 @@ def _add_row(value, name, tensors, shapes, leaves):
     if size != expected_size:
         raise RequestError(f"Expecting tensor size: {expected_size} but got: {size}")
     if shape != expected:
-        sides = ("[" + ",".join(map(str, sides)) + "]" for sides in (expected, shape))
-        raise RequestError("Expecting shape {} but got: {}".format(*sides))
+        texts = ("[" + ",".join(map(str, sizes)) + "]" for sizes in (expected, shape))
+        raise RequestError("Expecting shape {} but got: {}".format(*texts))
 
 
 def _columns(value, inputs):
@@ -153,12 +154,5 @@ def _columns(value, inputs):
 
 def _named(error, tensor):
     """The error with what the tensor takes."""
-    message = f"{error}; input {tensor.name!r} is {type_name(tensor.dtype)} {_sides(tensor.shape)}"
+    message = f"{error}; input {tensor.name!r} is {type_name(tensor.dtype)} {sides(tensor.shape)}"
     return RequestError(message) if error.code == "INVALID_ARGUMENT" else ServingError(error.code, message)
-
-
-def _sides(shape):
-    if shape is None:
-        return "of any shape"
-    sides = ["B" if axis == 0 else "?" if side is None else str(side) for axis, side in enumerate(shape)]
-    return f"[{', '.join(sides)}]"

@@ -68,6 +68,14 @@ def test_show_describes_a_version_that_has_no_card_from_its_graph(dmkeras, expor
     assert (status, out) == (0, f"foreign, version 1\n\n{signatures}")
 
 
+def test_tensors_that_another_tool_left_without_a_rank_or_a_batch_are_told():
+    tensors = [model_card.Tensor("x", "float32", None), model_card.Tensor("k", "int32", ())]
+    tensors.append(model_card.Tensor("y", "float32", (1, None)))
+    text = model_card.text("m", {"signatures": model_card.describe("m", {"run": (tensors, [])})})
+    for line in ("  in  x                    float32 of any shape", "int32   []", "float32 [1, ?]"):
+        assert line in text
+
+
 def test_show_needs_no_tensorflow(exported):
     code = "import sys; from dmkeras.serving import cli; cli.main(sys.argv[1:]); assert 'tensorflow' not in sys.modules"
     command = [sys.executable, "-c", code, "show", str(exported.base)]
