@@ -37,6 +37,7 @@ from tests.serving.conformance.protos import (
 
 INVALID = "INVALID_ARGUMENT"
 ABORTS = "shapes are checked before a session runs; the real server's convolution aborts the process"
+WAITS = "the real server waits for a first version, for ever, and with it every later configuration"
 SIZE = "input size does not match signature: "
 UNPARSED = "tensor parsing error: images"
 
@@ -231,6 +232,20 @@ REFUSALS = [
         "a name twice",
         reload(model("multi", "/nowhere"), model("multi", "/nowhere")),
         "Illegal to list model multi multiple times in config list",
+    ),
+    refused(
+        "HandleReloadConfigRequest",
+        "a relative path",
+        reload(model("r", "nowhere")),
+        "Expected model r to have an absolute path or URI",
+    ),
+    refused(
+        "HandleReloadConfigRequest",
+        "a folder that is not there",
+        reload(model("r", "/nowhere")),
+        "",
+        DIES,
+        Ours(WAITS, "UNKNOWN", "1 model(s) did not become available"),
     ),
     refused(
         "HandleReloadConfigRequest",

@@ -8,7 +8,6 @@ from tests.serving.conformance.cases import Case, check, parametrize
 
 CLASSIFY, REGRESS = "/v1/models/multi:classify", "/v1/models/multi:regress"
 X = {"x": [0.5, 1.5]}
-NODES = "the real server quotes the SignatureDef with its node names; ours names tensors alone"
 
 
 def classify(name, body, status, expected, signature="classify", **options):
@@ -17,7 +16,7 @@ def classify(name, body, status, expected, signature="classify", **options):
 
 
 def regress(name, body, status, expected, signature="regress", **options):
-    return Case(name, {"signature_name": signature} | body, status, expected, REGRESS, **options)
+    return Case(f"regress: {name}", {"signature_name": signature} | body, status, expected, REGRESS, **options)
 
 
 def examples(*listed):
@@ -69,7 +68,7 @@ REFUSED = [
     classify("an input of another name", examples(X), 400, "No classification inputs found in SignatureDef: ", None),
     regress("two outputs", examples(X), 400, "Expected one output Tensor.", "classify"),
     regress(
-        "an input of another name ", examples(X), 400, "No regression inputs found in SignatureDef: ", "serving_default"
+        "an input of another name", examples(X), 400, "No regression inputs found in SignatureDef: ", "serving_default"
     ),
     regress(
         "an output of another name",
@@ -122,6 +121,7 @@ def test_examples_are_answered_as_the_real_server_does(server, case):
 
 def test_a_signature_is_described_without_nodes_of_the_graph(server):
     """The real server quotes the whole SignatureDef, node names and all."""
-    answer = check(server, REFUSED[4])
+    case = next(case for case in REFUSED if case.name == "an input of another name")
+    answer = check(server, case)
     assert server.real or "images" in answer.json["error"]
     assert server.real or ":0" not in answer.json["error"]
