@@ -7,7 +7,7 @@
     dmkeras config saved_models
 
 Answers go to stdout as JSON, what is said about them to stderr. Exit status: 0; 1 where some pictures got no answer;
-2 for what cannot be done.
+2 for what cannot be done; 130 after an interrupt.
 """
 
 import argparse
@@ -28,6 +28,8 @@ def main(argv=None):
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        return 130
     except (UnknownNameError, DamagedError, ServingError, OSError, ImportError) as error:
         print(f"dmkeras: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

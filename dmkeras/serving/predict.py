@@ -51,10 +51,21 @@ def add_arguments(parser):
     group.add_argument("--out", type=pathlib.Path, default=pathlib.Path(), metavar="DIR", help="default: here")
     group.add_argument("--labels", type=pathlib.Path, metavar="FILE", help="class names, one a line; a folder has them")
     group.add_argument("--min-score", type=float, default=0.3, help="of detections that are drawn; default 0.3")
+    add_server_arguments(parser)
+
+
+def add_server_arguments(parser):
     group = parser.add_argument_group("servers")
     group.add_argument("--token", help="better in the environment: DMKERAS_TOKEN")
     group.add_argument("--ca", metavar="FILE", help="PEM file of the certificates to trust")
     group.add_argument("--timeout", type=float, default=30, help="seconds to wait for an answer; default 30")
+
+
+def client_of(url, args):
+    """A Client with what the arguments for servers say; TensorFlow's greetings are not heard."""
+    token = args.token or os.environ.get("DMKERAS_TOKEN") or None
+    with quiet.silenced() if url.startswith("grpc") else contextlib.nullcontext():
+        return Client(url, token=token, timeout=args.timeout, ca=args.ca)
 
 
 def run(args):
@@ -86,11 +97,7 @@ def run(args):
 @contextlib.contextmanager
 def _source(args):
     if is_url(args.source):
-        silence = quiet.silenced() if args.source.startswith("grpc") else contextlib.nullcontext()
-        with silence:
-            token = args.token or os.environ.get("DMKERAS_TOKEN") or None
-            client = Client(args.source, token=token, timeout=args.timeout, ca=args.ca)
-        with client:
+        with client_of(args.source, args) as client:
 
             def ask(signature, feed):
                 return client.predict(args.name, feed, signature=signature, version=args.version)

@@ -3,18 +3,20 @@
 import pathlib
 
 from dmkeras.serving import folders, model_card, quiet
-from dmkeras.serving.client import Client, is_url
+from dmkeras.serving.client import is_url
 from dmkeras.serving.errors import RequestError
+from dmkeras.serving.predict import add_server_arguments, client_of
 
 
 def add_arguments(parser):
     parser.set_defaults(command=run)
     parser.add_argument("path", help="saved_models, saved_models/NAME, saved_models/NAME/VERSION or URL/NAME")
+    add_server_arguments(parser)
 
 
 def run(args):
     if is_url(args.path):
-        return _show_server(*args.path.rstrip("/").rpartition("/")[::2])
+        return _show_server(*args.path.rstrip("/").rpartition("/")[::2], args)
     path = pathlib.Path(args.path)
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file, expected a folder of models, a model or a version")
@@ -44,15 +46,13 @@ def _print_version(folder, beside=""):
     print(f"{model}, version {folder.absolute().name}{beside}\n{model_card.text(model, card)}\n")
 
 
-def _show_server(url, name):
+def _show_server(url, name, args):
     """What a server says of a model: the states of its versions, and the signatures of the newest."""
     if url.endswith("/"):  # of http://HOST, without a name behind it
         raise RequestError(
             f"received {url}{name}, expected URL/NAME: a server of TF Serving's protocol lists no models"
         )
-    with quiet.silenced():
-        client = Client(url)
-    with client:
+    with client_of(url, args) as client:
         for status in client.status(name):
             print(f"{name}, version {status.version}: {status.state}{status.message and f', {status.message}'}")
         card = {"signatures": model_card.describe(name, client.signatures(name))}

@@ -134,6 +134,7 @@ def test_tls_and_the_token_hold_on_both_ports(secured, monkeypatch, dmkeras, exp
             Client(url, ca="none.pem")
         monkeypatch.setenv("DMKERAS_TOKEN", TOKEN)
         assert dmkeras("predict", url, "encoder", "--image", "grey.png", "--ca", secured.ca)[0] == 0
+        assert dmkeras("show", f"{url}/encoder", "--ca", secured.ca)[0] == 0
 
 
 def test_a_body_beyond_the_limit_is_refused_on_both_ports(secured):

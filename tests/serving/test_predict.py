@@ -1,8 +1,8 @@
 """`dmkeras predict` of many pictures and of servers: one answer from everywhere, and drawings of what it holds."""
 
+import contextlib
 import json
 import pathlib
-import types
 
 import numpy as np
 import pytest
@@ -29,16 +29,7 @@ def ask(monkeypatch, tmp_path, capsys):
 
     def run(answer, *arguments, inputs=(GREY,), labels=None):
         source = predict.Source({"serving_default": (list(inputs), [])}, answer, labels)
-        monkeypatch.setattr(predict, "_source", lambda _: types.SimpleNamespace(__enter__=None))
-
-        class Scripted:
-            def __enter__(self):
-                return source
-
-            def __exit__(self, *_):
-                pass
-
-        monkeypatch.setattr(predict, "_source", lambda _: Scripted())
+        monkeypatch.setattr(predict, "_source", lambda _: contextlib.nullcontext(source))
         status = cli.main(["predict", "somewhere", "m", *map(str, arguments)])
         out, err = capsys.readouterr()
         return status, json.loads(out) if out else None, err.splitlines()
@@ -106,6 +97,13 @@ def test_what_was_answered_before_the_server_went_away_is_printed(ask, tmp_path)
     assert (status, err) == (1, ["dmkeras: gone", "dmkeras: 2 of 4 got no answer"])
     status, printed, err = ask(answer, "--image", *paths)
     assert (status, printed, err) == (2, None, ["dmkeras: gone"])
+
+
+def test_an_interrupt_ends_without_a_traceback(ask):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    assert ask(interrupted, inputs=[]) == (130, None, [])
 
 
 def test_pictures_of_several_sizes_are_sent_size_by_size_where_none_is_fixed(ask, tmp_path):
