@@ -1,111 +1,21 @@
 """The client against servers that answer by script: what it sends, what it makes of answers, when it asks again."""
 
 import base64
-import collections
-import contextlib
-import json
 import socket
 import subprocess
 import sys
 import threading
 from concurrent import futures
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from dmkeras.serving import Client, ServingError
-from dmkeras.serving.client_tensors import as_array, described
+from dmkeras.serving.client_tensors import as_array
 from dmkeras.serving.errors import RequestError, TooLargeError
 from dmkeras.serving.model_card import Tensor
 from dmkeras.serving.versions import VersionStatus
-
-METADATA, PREDICT = "/v1/models/m/metadata", "/v1/models/m:predict"
-
-
-def info(dtype, *sizes):
-    return {"name": "graph:0", "dtype": dtype, "tensor_shape": {"dim": [{"size": str(size)} for size in sizes]}}
-
-
-def metadata(**signatures):
-    """TF Serving's description of {signature: (inputs, outputs)}."""
-    definitions = {name: {"inputs": takes, "outputs": gives} for name, (takes, gives) in signatures.items()}
-    definitions["__saved_model_init_op"] = {"inputs": {}, "outputs": {"op": info("DT_INVALID")}}
-    return {"model_spec": {"name": "m"}, "metadata": {"signature_def": {"signature_def": definitions}}}
-
-
-DOUBLE = metadata(serving_default=({"x": info("DT_FLOAT", -1, 2)}, {"y": info("DT_FLOAT", -1, 2)}))
-
-
-class Stub(ThreadingHTTPServer):
-    """Answers each path by the next of its scripted answers, the last one for ever; keeps what was asked."""
-
-    daemon_threads = True
-
-    def __init__(self, script):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.requests = {path: list(answers) for path, answers in script.items()}, []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def asked(self, path):
-        return [request for request in self.requests if request.path == path]
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    Request = collections.namedtuple("Request", "path headers body peer")
-
-    def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.requests.append(
-            self.Request(self.path, self.headers, json.loads(body or "null"), self.client_address)
-        )
-        answers = self.server.script.get(self.path, [(404, {}, {"error": "none"})])
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if callable(answer):
-            return answer(self)
-        status, headers, content = answer
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": len(content), **headers}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
-def ok(content):
-    return 200, {}, content
-
-
-def hang_up(handler):
-    """Closes the connection before any byte of an answer."""
-    handler.close_connection = True
-    handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-def cut_off(handler):
-    """Closes the connection in the middle of an answer."""
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-    hang_up(handler)
-
-
-@contextlib.contextmanager
-def served(script, **options):
-    """A stub at work and a client of it."""
-    with Stub(script) as stub:
-        thread = threading.Thread(target=stub.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            with Client(stub.url, **{"timeout": 10, **options}) as client:
-                yield stub, client
-        finally:
-            stub.shutdown()
-            thread.join()
+from tests.serving.scripted import DOUBLE, METADATA, PREDICT, cut_off, hang_up, info, metadata, ok, served
 
 
 def test_arrays_come_back_with_the_dtypes_and_shapes_of_the_signature():
@@ -377,98 +287,3 @@ def test_the_rest_client_needs_no_tensorflow():
         "assert not {'tensorflow', 'grpc'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
-
-
-# --- gRPC -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def channel():
-    """A gRPC server that doubles `x`, refuses model "busy" twice, and knows no other but "m"; a client of it."""
-    import grpc
-    import tensorflow as tf
-    from google.protobuf import json_format
-    from tensorflow_serving.apis import (
-        get_model_metadata_pb2,
-        get_model_status_pb2,
-        model_service_pb2_grpc,
-        predict_pb2,
-        prediction_service_pb2_grpc,
-    )
-
-    class Service(prediction_service_pb2_grpc.PredictionServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
-        seen = []
-
-        def Predict(self, request, context):  # noqa: N802
-            self.seen.append((request, dict(context.invocation_metadata())))
-            if request.model_spec.name == "busy" and len(self.seen) < 3:
-                context.set_trailing_metadata([("grpc-retry-pushback-ms", "1")])
-                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-            response = predict_pb2.PredictResponse()
-            x = tf.make_ndarray(request.inputs["x"])
-            response.outputs["y"].CopyFrom(tf.make_tensor_proto(2 * x))
-            response.outputs["name"].CopyFrom(tf.make_tensor_proto([b"\xff"]))
-            return response
-
-        def GetModelMetadata(self, request, context):  # noqa: N802
-            if request.model_spec.name not in ("m", "busy"):
-                name = request.model_spec.name
-                context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({name})")
-            response = get_model_metadata_pb2.GetModelMetadataResponse()
-            described = DOUBLE["metadata"]["signature_def"]
-            found = json_format.ParseDict(described, get_model_metadata_pb2.SignatureDefMap())
-            response.metadata["signature_def"].Pack(found)
-            return response
-
-        def GetModelStatus(self, request, context):  # noqa: N802
-            status = {"version": 1, "state": "AVAILABLE", "status": {"error_code": "OK"}}
-            return json_format.ParseDict(
-                {"model_version_status": [status]}, get_model_status_pb2.GetModelStatusResponse()
-            )
-
-    service, server = Service(), grpc.server(futures.ThreadPoolExecutor(2))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with Client(f"grpc://127.0.0.1:{port}", token="secret", timeout=10) as client:
-        yield service, client
-    server.stop(0).wait()
-
-
-def test_grpc_sends_and_answers_the_same_arrays(channel):
-    service, client = channel
-    service.seen.clear()
-    outputs = client.predict("m", x=[[1, 2]], version=3)
-    np.testing.assert_array_equal(outputs["y"], np.array([[2, 4]], np.float32))
-    assert (outputs["y"].dtype, outputs["name"].tolist()) == (np.float32, [b"\xff"])
-    ((request, headers),) = service.seen
-    assert (request.model_spec.version.value, request.model_spec.signature_name) == (3, "serving_default")
-    assert headers["authorization"] == "Bearer secret"
-    client.predict("m", x=[[1, 2]], label="stable")
-    assert service.seen[1][0].model_spec.version_label == "stable"
-
-
-def test_grpc_describes_a_model_as_rest_does(channel):
-    _, client = channel
-    assert client.signatures("m") == described(DOUBLE)
-    assert client.status("m") == [VersionStatus(1, "AVAILABLE", "OK", "")]
-
-
-def test_an_error_of_grpc_carries_its_code_and_a_busy_server_is_asked_again(channel):
-    service, client = channel
-    with pytest.raises(ServingError, match=r"^Servable not found for request: Latest\(none\)$") as raised:
-        client.predict("none", x=[[1, 2]])
-    assert raised.value.code == "NOT_FOUND"
-    service.seen.clear()
-    assert client.predict("busy", x=[[1, 2]])["y"].tolist() == [[2, 4]]
-    assert len(service.seen) == 3
-
-
-def test_grpc_without_its_library_says_what_to_install():
-    code = (
-        "import sys; sys.modules['tensorflow_serving'] = None; from dmkeras.serving import Client\n"
-        "try: Client('grpc://localhost:1')\nexcept ImportError as error: print(error)"
-    )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
-    assert "pip install 'dmkeras[serve]'" in process.stdout
