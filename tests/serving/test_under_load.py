@@ -149,7 +149,7 @@ def test_three_swaps_in_ten_thousand_requests_lose_none(base):
         assert (newest.version, newest.state) == (3, "AVAILABLE")
 
 
-def test_a_configured_folder_deleted_under_load_is_served_on(base):
+def test_a_configured_folder_that_goes_away_under_load_is_served_on(base):
     models = [ModelConfig("multi", str(base / "multi"))]
     with Server(models, rest_port="auto", grpc_port="auto", poll_seconds=0.05) as server:
         with Callers(port(server.rest_url), port(server.grpc_url)) as callers:
