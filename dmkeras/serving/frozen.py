@@ -61,8 +61,7 @@ def _with_constants(folder, ends):
 
 
 def _read_paths_directly(graph_def):
-    """Who reads a variable of an asset's path reads the tensor that every load feeds with that path; here a constant,
-    as in TensorFlow 1, since nobody else may be asked for it."""
+    """Who reads a variable of an asset's path reads the placeholder that every load feeds with that path."""
     nodes = {node.name: node for node in graph_def.node}
     assigns = [node for node in graph_def.node if node.op == "AssignVariableOp"]
     paths = {node.input[0]: node for node in assigns if nodes[node.input[1]].op == "Placeholder"}
@@ -72,11 +71,6 @@ def _read_paths_directly(graph_def):
             node.op, node.input[:] = "Identity", [paths[node.input[0]].input[1]]
             node.attr["T"].CopyFrom(node.attr.pop("dtype"))
         node.input[:] = [name for name in node.input if name not in waits]
-    for assign in paths.values():
-        node = nodes[assign.input[1]]
-        node.op = "Const"
-        node.attr.pop("shape")
-        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(""))
 
 
 def _leave_out_unused_functions(graph_def):
