@@ -9,11 +9,24 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: quickstart test lint
 
-# Train a variational autoencoder on digits, write figures and pictures, export it, ask the export for an answer.
+DOORS := runs/answers/doors.txt
+DRAW := vae --signature sample --count 16 --out runs/answers
+
+# Train a variational autoencoder on digits, write figures and pictures, export it, ask the export for an answer; then
+# start a server at free ports, ask it over REST and gRPC, and stop it.
 quickstart: $(VENV)/installed
 	$(RUN) -m training.vae
 	$(VENV)/bin/dmkeras show saved_models/vae
-	$(VENV)/bin/dmkeras predict saved_models vae --signature sample --count 16 --out runs/answers | cut -c 1-120
+	$(VENV)/bin/dmkeras predict saved_models $(DRAW) | cut -c 1-120
+	@rm -f $(DOORS)
+	$(VENV)/bin/dmkeras serve saved_models --rest-port auto --grpc-port auto > $(DOORS) & server=$$!; \
+	trap 'kill $$server; wait $$server' EXIT; \
+	until grep -qs '://' $(DOORS); do kill -0 $$server || exit 2; sleep 0.2; done; \
+	for url in $$(grep -o '[a-z]*://[^ ]*' $(DOORS)); do \
+		echo "dmkeras predict $$url $(DRAW)"; \
+		$(VENV)/bin/dmkeras predict $$url $(DRAW) > runs/answers/answer.json || exit 2; \
+		cut -c 1-120 runs/answers/answer.json; \
+	done
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q -n auto --dist loadscope

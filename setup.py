@@ -8,7 +8,16 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "dmkeras" / "__init__.py").read_text()).group(1)
 
-SERVE = ["tensorflow-serving-api", "grpcio", "starlette", "uvicorn", "prometheus-client"]
+SERVE = [
+    "tensorflow-serving-api",
+    "grpcio",
+    "grpcio-health-checking",
+    "starlette",
+    "uvicorn",
+    "httptools",  # uvicorn's fast parser of HTTP
+    "uvloop",
+    "prometheus-client",
+]
 
 setup(
     name="dmkeras",
@@ -38,7 +47,20 @@ setup(
         "serve": SERVE,
         "proposals": ["opencv-contrib-python-headless"],
         "gpu": ["tensorflow[and-cuda]"],
-        "dev": [*SERVE, "pytest", "pytest-xdist", "ruff", "hypothesis", "scikit-image"],
+        "dev": [
+            *SERVE,
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "hypothesis",
+            "schemathesis",
+            "kubernetes-validate",
+            "jsonschema",
+            "PyYAML",
+            "scikit-image",
+            "openvino",
+            "ai-edge-litert",
+        ],
         "peers": ["torch", "captum", "tf-keras-vis", "onnxruntime", "tf2onnx"],
     },
     entry_points={"console_scripts": ["dmkeras = dmkeras.serving.cli:main"]},

@@ -51,6 +51,8 @@ ONCE = {
     "resume": (bool, False, "go on with the newest unfinished run, under its own arguments"),
     "minutes": (float, None, "stop at the end of an epoch after so many minutes; --resume goes on"),
     "export": (bool, True, "write a SavedModel"),
+    "frozen": (bool, False, "its variables become constants: quicker to load and to answer"),
+    "compute": (typing.Literal["bfloat16", "float16"], None, "its arithmetic, behind float32 answers"),
     "checkpoint_seconds": (float, 15.0, "at least so long between two checkpoints"),
 }
 LEAST = {"seed": 0, "epochs": 1, "batch_size": 1, "minutes": 0, "checkpoint_seconds": 0}
@@ -277,7 +279,8 @@ def _finish(recipe, training, record, once, finished):
         replace(folder / f"{stem}.png", functools.partial(figures.save, picture=picture))
     replace(folder / "model.keras", model.save)
     if once["export"]:
-        path = export(model, pathlib.Path(once["out"], "saved_models", recipe.name), labels=recipe.labels)
+        variant = {key: once[key] for key in ("frozen", "compute")}
+        path = export(model, pathlib.Path(once["out"], "saved_models", recipe.name), labels=recipe.labels, **variant)
         result["saved_model"] = str(path)
     result["seconds"] = round(training.elapsed, 1)
     write(folder / METRICS)

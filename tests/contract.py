@@ -120,7 +120,10 @@ def check_endpoints(expected, feeds, version):
 
     requests = []
     with runtime.Loaded(version) as served:
+        own = {key.partition("/")[0] for key in feeds}  # the export may add `classify`
         for name, signature in served.signatures.items():
+            if name not in own:
+                continue
             feed = {tensor.name: feeds[f"{name}/{tensor.name}"] for tensor in signature.inputs}
             received = {f"{name}/{key}": array for key, array in served.run(name, feed).items()}
             here = {key: array for key, array in expected.items() if key.startswith(f"{name}/")}

@@ -18,8 +18,18 @@ def silenced():
         os.close(stderr)
 
 
+def tensorflow():
+    """Imports TensorFlow in silence, and lets it look for a GPU where there is no driver of one."""
+    with silenced():
+        import tensorflow
+
+        if not os.path.exists("/dev/nvidiactl"):  # with a driver, what TensorFlow says of a GPU may matter
+            tensorflow.config.list_physical_devices()
+
+
 def runtime():
     """The module `dmkeras.serving.runtime`, imported in silence."""
-    with silenced():
-        from dmkeras.serving import runtime
+    tensorflow()
+    from dmkeras.serving import runtime
+
     return runtime

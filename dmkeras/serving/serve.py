@@ -11,7 +11,7 @@ import sys
 import threading
 
 from dmkeras.serving.errors import ServingError
-from dmkeras.serving.quiet import silenced
+from dmkeras.serving.quiet import tensorflow
 
 LOG = logging.getLogger("dmkeras.serving")
 
@@ -96,8 +96,8 @@ def serve(args):
 
 def _server_class():
     try:
-        with silenced():
-            from dmkeras.serving.server import Server
+        tensorflow()
+        from dmkeras.serving.server import Server
     except ModuleNotFoundError as error:
         raise ImportError(f"the server needs {error.name}: pip install 'dmkeras[serve]'") from error
     return Server

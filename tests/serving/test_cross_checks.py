@@ -1,14 +1,14 @@
 """Other libraries, with kernels of their own, read the exported SavedModel and answer as the server does."""
 
 import numpy as np
+import openvino
 import pytest
 import tensorflow as tf
+from ai_edge_litert import interpreter
 
 from dmkeras.serving import runtime
 from dmkeras.serving.export import export
 from tests.serving.classifiers import IMAGE, KINDS, classifier, pictures
-
-REASON = "the [peers] extra"
 
 
 @pytest.fixture(scope="module", params=["plain", "frozen"])
@@ -30,7 +30,6 @@ def assert_same(answer, expected):
 
 
 def test_openvino_answers_as_the_server_does(version, expected):
-    openvino = pytest.importorskip("openvino", reason=REASON)
     core = openvino.Core()
     model = core.read_model(str(version))
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -39,15 +38,14 @@ def test_openvino_answers_as_the_server_does(version, expected):
 
 
 def test_litert_answers_as_the_server_does(version, expected):
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason=REASON)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(version), signature_keys=["serving_default"])
     signature = interpreter.Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
     assert_same(signature(image=pictures()[0]), expected)
 
 
 def test_onnx_runtime_answers_as_the_server_does(version, expected):
-    onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
-    convert = pytest.importorskip("tf2onnx.convert", reason=REASON)
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the [peers] extra")
+    convert = pytest.importorskip("tf2onnx.convert", reason="needs the [peers] extra")
     loaded = tf.saved_model.load(version)
     function = tf.function(lambda image: loaded.signatures["serving_default"](image=image), autograph=False)
     model, _ = convert.from_function(function, [IMAGE], opset=18)
