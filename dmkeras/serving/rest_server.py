@@ -87,7 +87,7 @@ class RestServer:
         config.load()
         started = threading.Event()
         bound = _bound(self.host, self.port)
-        self._listener = Listener(config, started.set, linger=min(0.25, self._lame_duck_seconds))
+        self._listener = Listener(config, started.set, linger=1.0)
         self.port = bound.getsockname()[1]
         self._thread = threading.Thread(target=self._listener.run, args=([bound],), name="rest", daemon=True)
         self._thread.start()
