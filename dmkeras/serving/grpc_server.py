@@ -6,6 +6,7 @@ within the time of the request.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import hmac
 import logging
@@ -100,10 +101,15 @@ class GrpcServer:
     def stop(self, drain_seconds):
         """Says NOT_SERVING, takes nothing new and waits, at most `drain_seconds`, for the answers under way."""
         self._health.draining = True
-        if self._thread and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set_result, drain_seconds)
+        if self._thread:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._end, drain_seconds)
             self._thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _end(self, drain_seconds):
+        if not self._stopping.done():
+            self._stopping.set_result(drain_seconds)
 
     async def _serve(self, started):
         self._loop = asyncio.get_running_loop()
@@ -121,7 +127,8 @@ class GrpcServer:
         await server.stop(seconds - parting)
 
     def _built(self):
-        limits = [("grpc.max_receive_message_length", self._max_body_bytes), ("grpc.max_send_message_length", -1)]
+        longest = min(self._max_body_bytes, 2**31 - 1)
+        limits = [("grpc.max_receive_message_length", longest), ("grpc.max_send_message_length", -1)]
         server = grpc.aio.server(options=OPTIONS + limits)
         for service, calls in SERVICES.items():
             # unary for callers; a stream here, so that nothing is read before the handler asks for it

@@ -12,7 +12,7 @@ from tensorflow.core.framework import types_pb2
 
 from dmkeras.serving.errors import RequestError, ServingError
 
-LARGEST_FILL = 64 << 20  # bytes that a tensor may grow to by repeating its last element
+LARGEST_FILL = 16 << 20  # bytes that a tensor may grow to by repeating its last element
 FIELDS = {  # dtype -> field of TensorProto, dtype of what it holds
     "float32": ("float_val", "float32"),
     "float64": ("double_val", "float64"),
@@ -59,6 +59,8 @@ def fill(proto, array):
     """Writes an array or scalar of a session into an empty TensorProto, in the field of its dtype."""
     array = np.array(array, object) if isinstance(array, bytes | str) else np.asarray(array)
     dtype = tf.as_dtype(array.dtype)
+    if dtype.name not in FIELDS:
+        raise ServingError("UNIMPLEMENTED", f"an output is {dtype.name}, which cannot be sent")
     field, stored = FIELDS[dtype.name]
     proto.dtype = dtype.as_datatype_enum
     for side in array.shape:
@@ -76,7 +78,7 @@ def _from_content(name, content, dtype, numpy_dtype, count):
         raise _error(name, "strings are received in string_val, not in tensor_content")
     if len(content) != count * numpy_dtype.itemsize:
         raise _error(name, f"tensor_content holds {len(content)} bytes, expected {count * numpy_dtype.itemsize}")
-    return np.frombuffer(content, numpy_dtype)
+    return np.frombuffer(content, np.uint8) != 0 if dtype == "bool" else np.frombuffer(content, numpy_dtype)
 
 
 def _filled(name, values, count):

@@ -1,6 +1,8 @@
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -13,7 +15,7 @@ from tensorflow_serving.apis import (
 )
 
 from dmkeras.serving import inference, tensors
-from dmkeras.serving.errors import ServingError
+from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.model_config import ModelConfig
 from dmkeras.serving.servables import Servables
 from tests.serving import multi
@@ -242,6 +244,44 @@ def claims(*sides, dtype=types_pb2.DT_FLOAT, unknown_rank=False, **fields):
 )
 def test_a_tensor_that_contradicts_itself_is_refused_before_memory_is_taken(proto):
     refused("INVALID_ARGUMENT", "tensor parsing error: images: ...", tensors.to_array, "images", proto)
+
+
+VALUES = {
+    "float_val": st.floats(width=32),
+    "double_val": st.floats(),
+    "scomplex_val": st.floats(width=32),
+    "int_val": st.integers(-(2**31), 2**31 - 1),
+    "half_val": st.integers(-(2**31), 2**31 - 1),
+    "int64_val": st.integers(-(2**63), 2**63 - 1),
+    "uint64_val": st.integers(0, 2**64 - 1),
+    "bool_val": st.booleans(),
+    "string_val": st.binary(max_size=5),
+}
+
+
+@st.composite
+def protos(draw):
+    dtype = draw(st.sampled_from([*types_pb2.DataType.values(), 500, -1]))
+    sides = draw(st.lists(st.integers(0, 4) | st.integers(-1, 2**62), max_size=4))
+    proto = claims(*sides, dtype=dtype, tensor_content=draw(st.just(b"") | st.binary(max_size=40)))
+    for field in draw(st.lists(st.sampled_from(list(VALUES)), max_size=3)):
+        getattr(proto, field).extend(draw(st.lists(VALUES[field], max_size=6)))
+    return proto
+
+
+@hypothesis.settings(max_examples=200, deadline=None, database=None)
+@hypothesis.given(protos())
+def test_whatever_a_tensor_claims_it_is_read_as_it_says_or_refused(proto):
+    try:
+        array = tensors.to_array("x", proto)
+    except RequestError:
+        return
+    assert array.shape == tuple(dim.size for dim in proto.tensor_shape.dim)
+    written = tensor_pb2.TensorProto()
+    tensors.fill(written, array)
+    again = tensors.to_array("x", written)
+    assert (written.dtype, again.dtype) == (proto.dtype, array.dtype)
+    assert again.tolist() == array.tolist() if array.dtype == object else again.tobytes() == array.tobytes()
 
 
 def test_a_tensor_that_cannot_be_read_is_named(servables):
