@@ -120,10 +120,10 @@ def check_endpoints(expected, feeds, version):
 
     requests = []
     with runtime.Loaded(version) as served:
-        own = {key.partition("/")[0] for key in feeds}  # the export may add `classify`
-        for name, signature in served.signatures.items():
-            if name not in own:
-                continue
+        assert "serving_default" in served.signatures
+        own = {key.partition("/")[0] for key in feeds} & set(served.signatures)  # the export may add `classify`
+        for name in sorted(own):
+            signature = served.signatures[name]
             feed = {tensor.name: feeds[f"{name}/{tensor.name}"] for tensor in signature.inputs}
             received = {f"{name}/{key}": array for key, array in served.run(name, feed).items()}
             here = {key: array for key, array in expected.items() if key.startswith(f"{name}/")}
@@ -132,7 +132,6 @@ def check_endpoints(expected, feeds, version):
             assert not wrong, f"the SavedModel answers other {wrong}"
             requests.append((name, {key: array[0] for key, array in feed.items()}))
             requests.append((name, {key: array[..., None] for key, array in feed.items()}))
-    assert "serving_default" in served.signatures
     # Python's sessions look at ranks themselves; the server's do not.
     for (name, _), (code, message, _) in zip(requests, ask(version, requests), strict=True):
         assert code == INVALID_ARGUMENT, f"{name} takes tensors of another rank: {message}"
