@@ -143,7 +143,7 @@ class VersionManager:
             log.warning("%s version %d cannot be loaded: %s: %s", version.name, version.version, failure.code, failure)
             return
         with self.lock:
-            version.loaded, version.state = loaded, UNLOADING if self._stopping else AVAILABLE
+            version.loaded, version.state = loaded, AVAILABLE
         seconds = time.monotonic() - start
         log.info("%s version %d answers, loaded in %.2f s", version.name, version.version, seconds)
         if self._metrics is not None:

@@ -182,6 +182,17 @@ def test_a_version_in_use_is_not_closed_before_it_comes_back(serve, model, loads
     assert loads.of("close") == [3]
 
 
+def test_a_version_is_closed_as_soon_as_it_comes_back_and_its_memory_given_back(serve, model, loads, monkeypatch):
+    monkeypatch.setattr(runtime, "trim", lambda: loads.events.append(("trim", "", 0)))
+    servables = serve([config(model)], poll_seconds=3600)
+    with servables.use("m"):
+        publish(model, 4)
+        servables._look()
+        assert loads.of("close") == []
+    until(lambda: states(servables)[3] == "END")
+    until(lambda: loads.events[-2:] == [("close", "m", 3), ("trim", "", 0)])
+
+
 def test_a_bad_version_leaves_the_old_one_answering_and_says_why(serve, model):
     servables = serve([config(model)])
     publish(model, 4, "bad")
@@ -249,7 +260,7 @@ def test_a_version_that_comes_back_is_loaded_again(serve, model):
 
 def test_what_was_loaded_answers_without_its_folder(serve, model, loads):
     servables = serve([config(model)])
-    shutil.rmtree(model)
+    model.rename(model.with_name("gone"))
     looks(servables)
     assert answering(servables) == 3
     assert loads.events == [("load", "m", 3)]
@@ -444,7 +455,7 @@ def test_the_models_of_a_folder_come_and_go(serve, tmp_path):
     shutil.rmtree(base / "a")
     until(lambda: servables.names() == ["b"])
     until(lambda: states(servables, "a") == {1: "END"})
-    shutil.rmtree(base)
+    base.rename(tmp_path / "gone")
     looks(servables)
     assert answering(servables, "b") == 7
 
