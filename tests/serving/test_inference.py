@@ -180,10 +180,13 @@ def test_a_request_needs_a_model_that_is_served(servables):
     refused("INVALID_ARGUMENT", "Unrecognized servable version label: beta", predict, servables, label="beta")
 
 
+@pytest.mark.parametrize("times", [1, 100], ids=["short", "long"])
 @pytest.mark.parametrize("dtype", [*multi.ECHOES, "complex64", "complex128", "bfloat16"])
-def test_every_dtype_comes_in_by_content_and_by_field_and_goes_out_by_field(dtype):
-    values = np.array([b"a\x00", b"", b"\xff"], object) if dtype == "string" else [0, 1, 1]
-    array = np.asarray(values, tf.as_dtype(dtype).as_numpy_dtype)
+def test_every_dtype_comes_in_by_content_and_by_field_and_goes_out_by_field(dtype, times):
+    values = [b"a\x00", b"", b"\xff"] if dtype == "string" else [0, 1, 1, 100]
+    if dtype in multi.INTEGERS:
+        values += [np.iinfo(dtype).min, np.iinfo(dtype).max, np.iinfo(dtype).max // 3]
+    array = np.tile(np.array(values, tf.as_dtype(dtype).as_numpy_dtype), times)
     proto = tensor_pb2.TensorProto()
     tensors.fill(proto, array)
     assert not proto.tensor_content
