@@ -162,7 +162,8 @@ def _example():
 
 
 def _classes():
-    return _array({"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}], "minItems": 2})
+    """[label, score] for each class of a row."""
+    return _array(_array({"anyOf": [{"type": "string"}, {"type": "number"}]}, minItems=2, maxItems=2))
 
 
 def _status():
