@@ -4,27 +4,19 @@ A connection that says nothing, or goes on saying it, is closed: headers must be
 that nobody reads any more must end soon, bytes that are sent must be taken, and there are only so many connections.
 """
 
-import asyncio
-import contextlib
-import ctypes
 import dataclasses
 import json
 import socket
-import struct
-import sys
 
-import uvicorn
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
-SO_ATTACH_FILTER = 26  # of Linux; the module `socket` has no name for it
-PAUSE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """Of connections; times in seconds."""
 
-    connections: int = 1000
+    connections: int = 500  # half of the files that Linux lets a process open
     header_bytes: int = 64 << 10
     header_seconds: float = 10.0  # for a request's line and headers, and for the rest of a body after its answer
     idle_seconds: float = 75.0  # between two requests of one connection
@@ -63,7 +55,8 @@ class _Protocol(HttpToolsProtocol):
     def data_received(self, data):
         if self.transport.is_closing():
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self.transport.is_closing():
             return
         if self._in_headers:
@@ -72,6 +65,25 @@ class _Protocol(HttpToolsProtocol):
                 self._refuse(431, f"expected headers of at most {self.limits.header_bytes} bytes")
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._start_timer()  # bytes after an answer: the next request, what is left of the last one, or nothing
+
+    def _feed(self, data):
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            self._feed_without_upgrade(data[stopped.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400, "Invalid HTTP request received.")
+
+    def _feed_without_upgrade(self, rest):
+        """Starts again without the header `Upgrade`, which is an offer (Java's HttpClient makes it with every request,
+        of HTTP/2) and makes the parser skip the body."""
+        if self.parser.get_method() == b"CONNECT":
+            return self._refuse(400, "Invalid HTTP request received.")
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        return self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def on_message_begin(self):
         super().on_message_begin()
@@ -84,23 +96,24 @@ class _Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self):
+        if self.parser.should_upgrade():
+            return
         self._stop_timer()
         self._in_headers = False
         super().on_headers_complete()
 
     def on_message_complete(self):
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         if self.cycle.response_complete:
-            self._stop_timer()
+            self._stop_timer()  # that of the rest of a body
 
     def on_response_complete(self):
         super().on_response_complete()
-        if self.cycle.more_body:
+        if self.cycle.response_complete and self.cycle.more_body:
             self._unset_keepalive_if_required()
             self._start_timer()
-
-    def send_400_response(self, msg):
-        self._refuse(400, msg)
 
     def _refuse(self, status, message):
         """Answers in the form of all errors and closes; only closes where an answer is under way."""
@@ -118,62 +131,3 @@ class _Protocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class Listener(uvicorn.Server):
-    """uvicorn's server, which ends without losing what callers have sent.
-
-    Args:
-        config: a uvicorn.Config.
-        started: called once the port is open.
-        linger: seconds for which those who have just connected are waited for, after the port is closed.
-    """
-
-    def __init__(self, config, started, linger):
-        super().__init__(config)
-        self._say_started, self._linger = started, linger
-
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        self._say_started()
-
-    async def shutdown(self, sockets=None):
-        await self._accept_waiting(sockets)
-        for server in self.servers:
-            server.close()
-        await self._hear_out()
-        await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):  # where the time for draining was too short
-            connection.transport.abort()
-        await asyncio.sleep(0)
-
-    async def _accept_waiting(self, sockets):
-        """Takes the connections that the system has made already, and would reset with the port."""
-        loop = asyncio.get_running_loop()
-        for listening in sockets:
-            _turn_away(listening)
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:  # no more
-                    break
-                await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
-
-    async def _hear_out(self):
-        """Waits a moment for the first request of those who have just come."""
-        for _ in range(int(self._linger / PAUSE)):
-            if not any(connection.cycle is None for connection in self.server_state.connections):
-                return
-            await asyncio.sleep(PAUSE)
-
-    def _protocol(self):
-        return self.config.http_protocol_class(self.config, self.server_state, self.lifespan.state)
-
-
-def _turn_away(listening):
-    """Makes no more connections of a listening socket, those that are made stay; does nothing where Linux is not."""
-    if sys.platform != "linux":
-        return
-    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # of the packet filter: drop every packet
-    with contextlib.suppress(OSError):
-        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))

@@ -8,7 +8,8 @@ import uvicorn
 
 from dmkeras.serving import json_text, metrics
 from dmkeras.serving.rest_app import App
-from dmkeras.serving.rest_protocol import Limits, Listener, protocol
+from dmkeras.serving.rest_listener import Listener
+from dmkeras.serving.rest_protocol import Limits, protocol
 
 
 class RestServer:
