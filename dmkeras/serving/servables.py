@@ -94,6 +94,8 @@ class Servables:
         except ServingError:
             self.stop()
             raise
+        if self._discover is not None and not self._discover.is_dir():
+            log.warning("%s is no folder yet: nothing is served", self._discover)
         for name in self.names():
             if self._manager.newest(name) is None:
                 log.warning("model %s has no version that answers yet", name)
@@ -131,11 +133,11 @@ class Servables:
             labels = self._checked_labels(models)
             new = [model for model in models if model.name not in self._models]
             for model in new:
-                self._manager.reconcile(model.name, versions.wanted(model))
+                self._manager.reconcile(model.name, versions.find(model))
             failures = [failure for model in new if (failure := self._failure(model.name))]
             if failures:
                 for model in new:
-                    self._manager.reconcile(model.name, {})
+                    self._manager.reconcile(model.name, versions.NOTHING)
                 raise ServingError(
                     "UNKNOWN", f"{len(failures)} model(s) did not become available: {{{''.join(failures)}}}"
                 )
@@ -146,7 +148,7 @@ class Servables:
                 self._given, self._discover, self._labels = models, None, labels
                 self._models = dict(zip(names, models))
             for name in gone:
-                self._manager.reconcile(name, {})
+                self._manager.reconcile(name, versions.NOTHING)
             self._look()
 
     def use(self, name, version=None, label=None):
@@ -256,14 +258,13 @@ class Servables:
                 self._manager.reconcile(name, None)
             return
         vanished = self._rediscover() if self._discover is not None else set()
-        wanted = {name: versions.wanted(model) for name, model in self._models.items()} | {
-            name: {} for name in vanished
-        }
-        nothing = {name for name, found in wanted.items() if found is not None and not found}
+        found = {name: versions.find(model) for name, model in self._models.items()}
+        found |= dict.fromkeys(vanished, versions.NOTHING)
+        nothing = {name for name, there in found.items() if there is not None and not there.wanted}
         # A folder that is being deleted is empty before it is gone, and what was served from it shall stay: that
         # nothing is left of a model is believed at the second look.
-        for name, found in wanted.items():
-            self._manager.reconcile(name, None if name in nothing - self._nothing else found)
+        for name, there in found.items():
+            self._manager.reconcile(name, None if name in nothing - self._nothing else there)
         self._nothing = nothing
 
     def _rediscover(self):

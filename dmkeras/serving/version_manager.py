@@ -65,22 +65,29 @@ class VersionManager:
                 if version.state == UNLOADING and not version.users:
                     self.lock.notify_all()
 
-    def reconcile(self, name, wanted):
-        """Loads and unloads versions of a model until they are those wanted, {version: folder}; None: as before."""
-        if wanted is not None:
+    def reconcile(self, name, found):
+        """Loads and unloads versions of a model until they are those wanted.
+
+        An older version stands in where none that is wanted can be loaded: so a server that starts with a bad version
+        answers as one that was running when it came.
+
+        Args:
+            name: the model's.
+            found: what is on disk, a `Found`; None: as before.
+        """
+        if found is not None:
             with self.lock:
-                self._versions[name] = versions.seen(name, self.versions(name), wanted)
-        known = self.versions(name)
+                self._versions[name] = versions.seen(name, self.versions(name), found.wanted)
         now = time.monotonic()
-        for version in known:
+        for version in self.versions(name):
             if version.wanted and version.failed and version.changed():
                 version.attempts, version.retry_at = 0, now
         while not self._stopping:
             with self.lock:
-                for version in versions.to_unload(known):
+                for version in versions.to_unload(self.versions(name)):
                     version.state = UNLOADING
             self.close_idle()
-            version = versions.to_load(known, now)
+            version = versions.to_load(self.versions(name), now) or (found and self._substitute(name, found.spare))
             if version is None:
                 break
             self._load(version)
@@ -126,6 +133,14 @@ class VersionManager:
         for version in going:
             if version.users:
                 log.warning("%s version %d is still in use and stays loaded", version.name, version.version)
+
+    def _substitute(self, name, spare):
+        version = versions.substitute(self.versions(name), name, spare)
+        if version is not None:
+            log.warning("%s version %d stands in for what cannot be loaded", name, version.version)
+            with self.lock:
+                self._versions[name] = versions.joined(self.versions(name), [version])
+        return version
 
     def _load(self, version):
         start = time.monotonic()

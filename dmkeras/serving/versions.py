@@ -53,16 +53,27 @@ class Version:
         return content == before != self._tried
 
 
-def wanted(model):
-    """{version: folder} that a ModelConfig's policy asks for among those on disk; None if its folder cannot be read."""
+class Found(typing.NamedTuple):
+    """What is on disk of a model, {version: folder}, oldest first."""
+
+    wanted: dict  # what the policy asks for
+    spare: dict  # older ones, of which one may answer while none that is wanted can be loaded
+
+
+NOTHING = Found({}, {})
+
+
+def find(model):
+    """What is on disk of a ModelConfig's model; None where its folder cannot be read."""
     try:
         found = folders.versions(model.base_path)
     except OSError:
         return None
     kind, value = model.policy
     if kind == "latest":
-        return dict(list(found.items())[-value:])
-    return {number: folder for number, folder in found.items() if kind == "all" or number in value}
+        numbered = list(found.items())
+        return Found(dict(numbered[-value:]), dict(numbered[:-value]))
+    return Found({number: folder for number, folder in found.items() if kind == "all" or number in value}, {})
 
 
 def seen(name, known, wanted):
@@ -73,6 +84,11 @@ def seen(name, known, wanted):
         )
     covered = {version.version for version in known if version.wanted}
     new = [Version(name, number, folder) for number, folder in wanted.items() if number not in covered]
+    return joined(known, new)
+
+
+def joined(known, new):
+    """The versions known and new ones, which take the place of those of their number that have ended."""
     fresh = {version.version for version in new}
     return [version for version in known if version.state != END or version.version not in fresh] + new
 
@@ -95,6 +111,19 @@ def to_load(versions, now):
         and (version.state == START or (version.failed and version.retry_at is not None and now >= version.retry_at))
     ]
     return max(due, key=lambda version: version.version, default=None)
+
+
+def substitute(versions, name, spare):
+    """The newest of {version: folder} that has not failed, where no version answers; None where one does."""
+    if any(version.state == AVAILABLE for version in versions):
+        return None
+    failed = {version.folder for version in versions if version.failed}
+    for number, folder in sorted(spare.items(), reverse=True):
+        if folder not in failed:
+            version = Version(name, number, folder)
+            version.wanted = False  # it goes when one that is wanted answers
+            return version
+    return None
 
 
 def _content(folder):

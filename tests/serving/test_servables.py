@@ -89,14 +89,14 @@ def until(condition):
 def looks(servables, count=3):
     """Waits until the disk has been looked at again."""
     seen = []
-    wanted = versions.wanted
+    find = versions.find
 
     def look(model):
         seen.append(model)
-        return wanted(model)
+        return find(model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versions, "wanted", look)
+        patch.setattr(versions, "find", look)
         until(lambda: len(seen) >= count)
 
 
@@ -203,6 +203,25 @@ def test_a_bad_version_leaves_the_old_one_answering_and_says_why(serve, model):
     assert failed == VersionStatus(4, "END", "OUT_OF_RANGE", "Read less bytes than requested")
     assert good == VersionStatus(3, "AVAILABLE", "OK", "")
     assert servables.ready()
+
+
+def test_at_the_start_an_older_version_stands_in_for_a_bad_one_until_that_is_mended(serve, model, loads):
+    publish(model, 4, "bad")
+    (model / "3" / "saved_model.pb").write_text("bad")
+    servables = serve([config(model)], load_retries=0)
+    assert states(servables) == {4: "END", 3: "END", 2: "AVAILABLE"}
+    looks(servables)
+    assert loads.events == [("load", "m", 4), ("load", "m", 3), ("load", "m", 2)]
+    (model / "4" / "saved_model.pb").write_text("good")
+    until(lambda: states(servables) == {4: "AVAILABLE", 3: "END", 2: "END"})
+    assert loads.events[3:] == [("load", "m", 4), ("close", "m", 2)]
+
+
+def test_no_version_stands_in_for_those_that_were_named(serve, model):
+    (model / "3" / "saved_model.pb").write_text("bad")
+    servables = serve([config(model, ("specific", (3,)))])
+    assert states(servables) == {3: "END"}
+    assert not servables.ready()
 
 
 def test_a_failed_version_is_tried_again_so_often_and_no_more(serve, model, loads):
@@ -316,7 +335,7 @@ def test_a_watch_outlives_a_failing_look(serve, model, monkeypatch):
         raise RuntimeError("the disk is on fire")
 
     with monkeypatch.context() as patch:
-        patch.setattr(versions, "wanted", fail)
+        patch.setattr(versions, "find", fail)
         assert failed.wait(SOON)
     publish(model, 4)
     until(lambda: answering(servables) == 4)
