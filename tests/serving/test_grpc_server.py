@@ -28,6 +28,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from dmkeras.serving import grpc_server
 from dmkeras.serving.access_log import AccessLog
 from dmkeras.serving.grpc_server import SPARE_THREADS, GrpcServer
 from dmkeras.serving.limits import Gate
@@ -351,6 +352,16 @@ def test_a_server_that_stops_finishes_what_it_took_and_loses_nothing(servables):
             thread.join()
         assert set(codes) == {"OK", "UNAVAILABLE"}
         assert [line["status"] for line in running.lines()].count("OK") == codes.count("OK")
+
+
+def test_callers_are_told_to_go_elsewhere_while_it_stops(servables, monkeypatch):
+    monkeypatch.setattr(grpc_server, "PARTING_SECONDS", 1.0)
+    with opened(servables) as running, concurrent.futures.ThreadPoolExecutor() as pool:
+        assert predict(running.channel).outputs
+        stopped = pool.submit(running.server.stop, 10)
+        eventually(lambda: check(running.channel) == "NOT_SERVING")
+        assert refused("UNAVAILABLE", predict, running.channel) == "the server is stopping"
+        stopped.result()
 
 
 def test_what_does_not_end_in_time_is_cut_off(servables):
