@@ -106,7 +106,10 @@ class VersionManager:
         with self.lock:
             idle = self.idle()
         for version in idle:
-            version.loaded.close()
+            try:
+                version.loaded.close()
+            except Exception:  # it is out of use all the same
+                log.exception("%s version %d could not be closed", version.name, version.version)
             with self.lock:
                 version.loaded, version.state = None, END
                 known = self.versions(version.name)

@@ -193,6 +193,16 @@ def test_a_version_is_closed_as_soon_as_it_comes_back_and_its_memory_given_back(
     until(lambda: loads.events[-2:] == [("close", "m", 3), ("trim", "", 0)])
 
 
+def test_a_version_that_cannot_be_closed_ends_all_the_same(serve, model, monkeypatch):
+    def fail(self):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(Fake, "close", fail)
+    servables = serve([config(model)])
+    publish(model, 4)
+    until(lambda: states(servables) == {3: "END", 4: "AVAILABLE"})
+
+
 def test_a_bad_version_leaves_the_old_one_answering_and_says_why(serve, model):
     servables = serve([config(model)])
     publish(model, 4, "bad")
