@@ -27,7 +27,7 @@ class Metrics:
             "model_warmup_latency", "Wall time of warming a version up in microseconds.", ["model_name", "status"]
         )
         self._load = self._histogram(
-            "model_load_latency", "Wall time of loading a version in microseconds.", ["model_name", "version"]
+            "model_load_latency", "Wall time of loading a version in microseconds.", ["model_name"]
         )
 
     def request(self, model, api, entrypoint, status, seconds):
@@ -48,9 +48,9 @@ class Metrics:
         """All warm-up records of one version."""
         self._warm_up.labels(model, status).observe(1e6 * seconds)
 
-    def loaded(self, model, version, seconds):
+    def loaded(self, model, seconds):
         """One version loaded, warm-up included."""
-        self._load.labels(model, str(version)).observe(1e6 * seconds)
+        self._load.labels(model).observe(1e6 * seconds)
 
     def render(self):
         """The page that Prometheus reads, as bytes."""

@@ -165,4 +165,4 @@ class VersionManager:
         seconds = time.monotonic() - start
         log.info("%s version %d answers, loaded in %.2f s", version.name, version.version, seconds)
         if self._metrics is not None:
-            self._metrics.loaded(version.name, version.version, seconds)
+            self._metrics.loaded(version.name, seconds)
