@@ -109,12 +109,6 @@ class _Protocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._stop_timer()  # that of the rest of a body
 
-    def on_response_complete(self):
-        super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body:
-            self._unset_keepalive_if_required()
-            self._start_timer()
-
     def _refuse(self, status, message):
         """Answers in the form of all errors and closes; only closes where an answer is under way."""
         if self.cycle is None or self.cycle.response_complete:

@@ -1,11 +1,13 @@
 import contextlib
 import http.client
 import socket
+import sys
 import threading
 import time
 
 import pytest
 
+from dmkeras.serving import rest_listener
 from dmkeras.serving.errors import ServingError
 from tests.serving.rest_port import ANSWER, BODY, POST, PREDICT, Held, Running, answered, in_background, until
 from tests.serving.stub import Stub
@@ -138,6 +140,20 @@ def test_no_request_is_lost_at_the_end():
                 thread.join(10)
     assert not lost
     assert len(answers) > 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="packet filters are Linux's")
+def test_a_port_that_turns_away_keeps_the_connections_that_were_made():
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+    with listening, socket.create_connection(address, timeout=5) as made:
+        rest_listener._turn_away(listening)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(address, timeout=0.2)
+        accepted, _ = listening.accept()
+        with accepted:
+            made.sendall(b"still here")
+            assert accepted.recv(100) == b"still here"
 
 
 def test_stopping_what_was_never_started_is_nothing():
