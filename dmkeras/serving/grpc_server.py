@@ -230,3 +230,11 @@ class GrpcServer:
 def _shortened(text):
     content = text.encode()
     return text if len(content) <= LONGEST_DETAIL else content[:LONGEST_DETAIL].decode(errors="ignore") + "..."
+
+
+def _is_news(record):
+    """A caller that left as its error was on the way: gRPC logs a traceback, whoever cancels could fill a disk."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
