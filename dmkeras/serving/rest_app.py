@@ -153,7 +153,7 @@ class App:
 
     def _handle(self, request, body):
         """On a thread: the API's answer and the headers of its encoding."""
-        if "gzip" in request.headers.get("content-encoding", ""):
+        if body and "gzip" in request.headers.get("content-encoding", ""):
             body = inflate(body, self._max_body_bytes)
         answer = rest_api.handle(
             request.method, target(request), body, self._servables, timeout=self._timeout, max_depth=self._max_depth

@@ -49,15 +49,21 @@ class Listener(uvicorn.Server):
 
     async def _accept_waiting(self, sockets):
         """Takes the connections that the system has made already, and would reset with the port."""
-        loop = asyncio.get_running_loop()
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        taken = []
         for listening in sockets:
             _turn_away(listening)
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:  # no more
-                    break
-                await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
+            with contextlib.suppress(OSError):  # no more
+                while True:
+                    taken.append(listening.accept()[0])
+        seconds = self._linger if tls else None
+        await asyncio.gather(
+            *(
+                loop.connect_accepted_socket(self._protocol, connection, ssl=tls, ssl_handshake_timeout=seconds)
+                for connection in taken
+            ),
+            return_exceptions=True,  # those of handshakes
+        )
 
     async def _hear_out(self):
         """Waits a moment for the first request of those who have just come."""

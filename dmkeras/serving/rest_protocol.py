@@ -67,23 +67,28 @@ class _Protocol(HttpToolsProtocol):
             self._start_timer()  # bytes after an answer: the next request, what is left of the last one, or nothing
 
     def _feed(self, data):
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            self._feed_without_upgrade(data[stopped.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(400, "Invalid HTTP request received.")
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as stopped:
+                data = self._without_upgrade(data[stopped.args[0] :])
+            except httptools.HttpParserError:
+                data = None
+        self._refuse(400, "Invalid HTTP request received.")
 
-    def _feed_without_upgrade(self, rest):
-        """Starts again without the header `Upgrade`, which is an offer (Java's HttpClient makes it with every request,
-        of HTTP/2) and makes the parser skip the body."""
+    def _without_upgrade(self, rest):
+        """The request once more, without the header `Upgrade`; None for a tunnel.
+
+        It is an offer, which Java's HttpClient makes with every request, of HTTP/2; the parser skips the body after it.
+        """
         if self.parser.get_method() == b"CONNECT":
-            return self._refuse(400, "Invalid HTTP request received.")
+            return None
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        return self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+        return b"\r\n".join(lines) + b"\r\n\r\n" + rest
 
     def on_message_begin(self):
         super().on_message_begin()

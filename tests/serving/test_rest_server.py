@@ -84,6 +84,13 @@ def test_another_protocol_is_not_changed_to(running, protocol, pieces):
         assert rest_of(connection).count(ANSWER) == 2
 
 
+def test_offers_of_another_protocol_may_come_together(running):
+    request = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with running.connect() as connection:
+        connection.sendall(1500 * request + b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert rest_of(connection).count(b"HTTP/1.1 200") == 1501
+
+
 def test_a_tunnel_is_refused(running):
     with running.connect() as connection:
         connection.sendall(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
