@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2_grpc
 from dmkeras.serving.errors import RequestError, ServingError, TooLargeError
 from dmkeras.serving.grpc_calls import SERVICES, Call, parsed, rows_of, spec_of
 from dmkeras.serving.grpc_health import Health
+from dmkeras.serving.limits import LOOPBACK
 
 LOG = logging.getLogger(__name__)
 SPARE_THREADS = 4  # free to refuse a request while the gate's places are all at work
@@ -63,7 +64,8 @@ class GrpcServer:
         gate: counts and bounds the requests at work, of both ports.
         max_body_bytes: longest message, in and out.
         timeout: seconds for a request, its message's arrival included, unless its caller's deadline is shorter.
-        token: what callers send as `authorization: Bearer TOKEN`; health is open without it.
+        token: what callers send as `authorization: Bearer TOKEN`; health is open without it. Without a token only a
+            server that its own machine alone reaches takes HandleReloadConfigRequest, which names folders to serve.
         tls: (key, certificate), paths of PEM files.
         max_workers: threads for requests; as many as the gate lets in.
     """
@@ -87,6 +89,7 @@ class GrpcServer:
         self._host, self.port, self._tls = host, port, tls
         self._max_body_bytes, self._timeout = max_body_bytes, timeout
         self._token = None if token is None else token.encode()
+        self._takes_configurations = token is not None or host in LOOPBACK
         self._health = Health(servables)
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers + SPARE_THREADS, "grpc")
         self._thread = self._loop = self._stopping = None
@@ -192,6 +195,10 @@ class GrpcServer:
         self._record(exchange)
 
     def _run(self, exchange, message):
+        if exchange.call.name == "HandleReloadConfigRequest" and not self._takes_configurations:
+            raise ServingError(
+                "PERMISSION_DENIED", "a server for other machines takes a configuration with a token only"
+            )
         exchange.request = parsed(exchange.call, message)
         started = time.monotonic()
         if started >= exchange.deadline:

@@ -1,9 +1,11 @@
-"""How many requests are in flight: one gate for both ports, closed when it is full, watched when the server drains."""
+"""Who may come in: how many requests at a time, over both ports together, and from where."""
 
 import contextlib
 import threading
 
 from dmkeras.serving.errors import ServingError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that this machine alone reaches
 
 
 class Gate:

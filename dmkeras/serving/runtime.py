@@ -205,7 +205,10 @@ def serving_error(error, folder, otherwise="INTERNAL"):
         code = error_codes_pb2.Code.Name(error.error_code) if error.error_code else "UNKNOWN"
     elif re.search("does not exist|could not be found", str(error)):  # the loader's words, in a plain OSError
         code = "NOT_FOUND"
-    message = _first_line(str(getattr(error, "message", None) or error)) or type(error).__name__
+    text = str(getattr(error, "message", None) or error)
+    if isinstance(error, UnicodeDecodeError):  # of an error's own text, which quotes what a caller sent
+        text = error.object.decode(errors="replace")
+    message = _first_line(text) or type(error).__name__
     message = message.replace(f"{folder}/", "").replace(str(folder), "the version")
     message = re.sub(r"(?<![\w.:/])/[^\s'\"/]+/[^\s'\",;]*", "a file", message)
     return RequestError(message) if code == "INVALID_ARGUMENT" else ServingError(code, message)

@@ -12,6 +12,7 @@ import sys
 import threading
 
 from dmkeras.serving.errors import ServingError
+from dmkeras.serving.limits import LOOPBACK
 from dmkeras.serving.quiet import tensorflow
 
 LOG = logging.getLogger("dmkeras.serving")
@@ -117,7 +118,7 @@ def _options(args):
     token = args.token_file.read_text().strip() if args.token_file else os.environ.get("DMKERAS_TOKEN")
     if args.token_file and not token:
         raise _contradiction(f"{args.token_file} is empty, expected a token")
-    if args.host not in ("127.0.0.1", "localhost", "::1") and not token:
+    if args.host not in LOOPBACK and not token:
         LOG.warning("%s is reached from other machines and asks for no token: --token-file", args.host)
     return {
         "host": args.host,

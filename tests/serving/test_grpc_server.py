@@ -220,6 +220,15 @@ def test_the_shorter_of_the_callers_deadline_and_the_servers_timeout_counts():
             assert shorter - 1 < given.pop() < shorter + 0.1  # gRPC rounds up
 
 
+def test_a_configuration_from_other_machines_needs_a_token(servables):
+    with opened(servables, host="0.0.0.0") as server:
+        reload_config = model_service_pb2_grpc.ModelServiceStub(server.channel).HandleReloadConfigRequest
+        with pytest.raises(grpc.RpcError) as failure:
+            reload_config(model_management_pb2.ReloadConfigRequest(), timeout=10)
+        assert failure.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert servables.names() == ["multi"]
+
+
 def test_without_the_token_only_health_is_answered(servables):
     with opened(servables, token="sésame") as running:
         bearer = lambda token: {"metadata": [("authorization", token)]}

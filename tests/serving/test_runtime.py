@@ -112,6 +112,12 @@ def test_only_the_outputs_wanted_come_back(loaded):
     assert list(loaded.run("scaled", feed, outputs=["scores"])) == ["scores"]
 
 
+def test_an_error_that_quotes_bytes_is_told(loaded):
+    with pytest.raises(RequestError, match="Could not parse example input") as failure:
+        loaded.run("classify", {"inputs": np.array([b"\xff\xfe"], object)})
+    assert "codec" not in str(failure.value)
+
+
 def test_a_failing_graph_is_told_in_its_own_words_without_nodes(loaded):
     with pytest.raises(RequestError) as caught:
         loaded.run("decode", {"image_bytes": np.array([b"junk"], object)})
