@@ -1,5 +1,6 @@
 """The REST port: `rest_app` on uvicorn, in a thread with an event loop of its own, started and drained."""
 
+import logging
 import socket
 import threading
 import time
@@ -10,6 +11,8 @@ from dmkeras.serving import json_text, metrics
 from dmkeras.serving.rest_app import App
 from dmkeras.serving.rest_listener import Listener
 from dmkeras.serving.rest_protocol import Limits, protocol
+
+LOG = logging.getLogger(__name__)
 
 
 class RestServer:
@@ -90,9 +93,11 @@ class RestServer:
         bound = _bound(self.host, self.port)
         self._listener = Listener(config, started.set, linger=1.0)
         self.port = bound.getsockname()[1]
-        self._thread = threading.Thread(target=self._listener.run, args=([bound],), name="rest", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(bound, started), name="rest", daemon=True)
         self._thread.start()
         started.wait()
+        if not self._listener.started:
+            raise OSError(f"port {self.port} of {self.host} cannot be served; the server's log has the details")
 
     def stop(self, drain_seconds):
         """Tells callers to leave, closes the port, waits for the answers under way, at most `drain_seconds`."""
@@ -104,6 +109,15 @@ class RestServer:
             self._listener.should_exit = True
             self._thread.join()
         self._app.close()
+
+    def _run(self, bound, started):
+        try:
+            self._listener.run([bound])
+        except Exception:
+            LOG.exception("the loop of the REST port failed")
+        finally:
+            bound.close()
+            started.set()
 
 
 def _bound(host, port):

@@ -151,6 +151,16 @@ def test_what_was_asked_is_counted_and_written_down(running):
     assert (strange["model"], strange["status"]) == ("none", "NOT_FOUND")
 
 
+def test_a_loop_that_cannot_run_is_an_error(monkeypatch, caplog):
+    async def fail(*_, **__):
+        raise RuntimeError("no loop")
+
+    monkeypatch.setattr("dmkeras.serving.rest_listener.Listener.startup", fail)
+    with pytest.raises(OSError, match="cannot be served"):
+        Running().server.start()
+    assert "no loop" in caplog.text
+
+
 def test_a_token_opens_everything_and_health_needs_none():
     with Running(token="s3cret") as running:
         for headers in ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "Basic s3cret"}, {"X": "s3cret"}):
