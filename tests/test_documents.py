@@ -122,7 +122,7 @@ def refused(parse, flags):
 
 
 SOURCES = [*PAGES, *sorted((ROOT / "training").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
-SOURCES += [*sorted((ROOT / "dmkeras" / "serving").glob("*.py")), ROOT / "dmkeras" / "recipe.py"]
+SOURCES += [*sorted((ROOT / "dmkeras" / "serving").rglob("*.py")), ROOT / "dmkeras" / "recipe.py"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

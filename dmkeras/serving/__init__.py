@@ -1,22 +1,19 @@
 """From a trained model to a served answer.
 
-`export` writes a version of a model as TF Serving wants it; `cli` is the command `dmkeras`; `Server` and `Client` are
-for notebooks and tests. Beneath them:
-
-    folders       names and versions on disk              runtime     one version, loaded
-    graph_rules   what an endpoint may be                  rest_json   the REST form of tensors
-    warm_up       requests replayed before it answers      pictures    files in, drawings out
-    model_card    what a version says of itself            deploy      files for TF Serving on other machines
-    comparison    served answers against local ones        precision   bfloat16 or float16 inside, float32 outside
-    frozen        variables as constants                   classify_signature   tf.Examples in, class names out
-
-`Client` of http://, `folders`, `model_card`, `rest_json`, `pictures` and the command's `show` and `config` import no
-TensorFlow.
+    export       writes a version of a model as TF Serving wants it     exporting/   what it is made of
+    Server       the embedded server, for notebooks and tests           embedded/
+    Client       asks a server, over REST or gRPC                       client, rest_client, grpc_client, client_tensors
+    cli          the command `dmkeras`                                  commands/
+Beneath them:
+    folders      names and versions on disk          runtime     one version, loaded; feeds checks, batching shares runs
+    model_card   what a version says of itself       rest_json   the REST form of tensors, on json_arrays and json_text
+    warm_up      requests replayed before it answers errors      what reaches a caller: a code, a message
+`Client` of http://, `folders`, `model_card`, `rest_json`, `feeds`, `errors` and `commands` import no TensorFlow.
 """
 
 import importlib
 
-_HOME = {"Client": "client", "Server": "server", "ServingError": "errors"}
+_HOME = {"Client": "client", "Server": "embedded.server", "ServingError": "errors"}
 __all__ = sorted(_HOME)
 
 

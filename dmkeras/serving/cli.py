@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 
-from dmkeras.serving import deploy, predict, serve, show
+from dmkeras.serving.commands import deploy, predict, serve, show
 from dmkeras.serving.errors import ServingError
 from dmkeras.serving.folders import DamagedError, UnknownNameError
 

@@ -14,8 +14,8 @@ import time
 import urllib.parse
 
 from dmkeras.serving.client_tensors import as_array, described
+from dmkeras.serving.embedded.versions import VersionStatus
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.versions import VersionStatus
 
 RETRIES = 3  # of a request that the server refused because it is busy
 FRESH_SECONDS = 10  # for which signatures of a version that was not named are remembered: it changes under the name

@@ -21,17 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 import dmkeras
-from dmkeras.serving import (
-    classify_signature,
-    comparison,
-    folders,
-    graph_rules,
-    model_card,
-    precision,
-    runtime,
-    warm_up,
-)
-from dmkeras.serving.frozen import freeze
+from dmkeras.serving import folders, model_card, runtime, warm_up
+from dmkeras.serving.exporting import classify_signature, comparison, graph_rules, precision
+from dmkeras.serving.exporting.frozen import freeze
 
 MAX_BATCH = 32
 

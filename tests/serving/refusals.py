@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from dmkeras.serving import inference, rest_api, warm_up
+from dmkeras.serving import warm_up
+from dmkeras.serving.embedded import inference, rest_api
+from dmkeras.serving.embedded.model_config import ModelConfig
+from dmkeras.serving.embedded.servables import Servables
 from dmkeras.serving.errors import ServingError
-from dmkeras.serving.model_config import ModelConfig
-from dmkeras.serving.servables import Servables
 
 
 def check(version):

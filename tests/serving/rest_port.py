@@ -7,10 +7,10 @@ import socket
 import threading
 import time
 
-from dmkeras.serving.access_log import AccessLog
-from dmkeras.serving.limits import Gate
-from dmkeras.serving.metrics import Metrics
-from dmkeras.serving.rest_server import RestServer
+from dmkeras.serving.embedded.access_log import AccessLog
+from dmkeras.serving.embedded.limits import Gate
+from dmkeras.serving.embedded.metrics import Metrics
+from dmkeras.serving.embedded.rest_server import RestServer
 from tests.serving.stub import Stub
 
 PREDICT = "/v1/models/m:predict"

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dmkeras.serving import Client, Server, ServingError, cli
+from dmkeras.serving.embedded.limits import Gate
 from dmkeras.serving.errors import RequestError, TooLargeError
-from dmkeras.serving.limits import Gate
 
 TOKEN = "a-secret"
 LIMIT = 100_000  # bytes of a body, for the secured server

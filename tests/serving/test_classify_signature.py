@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2
 
-from dmkeras.serving import inference, model_card, rest_api, runtime, warm_up
+from dmkeras.serving import model_card, runtime, warm_up
+from dmkeras.serving.embedded import inference, rest_api
+from dmkeras.serving.embedded.model_config import ModelConfig
+from dmkeras.serving.embedded.servables import Servables
 from dmkeras.serving.errors import RequestError
 from dmkeras.serving.export import export
-from dmkeras.serving.model_config import ModelConfig
-from dmkeras.serving.servables import Servables
 from tests.serving.classifiers import IMAGE, KINDS, Classifier, classifier, pictures
 from tests.serving.models import OneEndpoint
 

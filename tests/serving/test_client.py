@@ -12,9 +12,9 @@ import pytest
 
 from dmkeras.serving import Client, ServingError
 from dmkeras.serving.client_tensors import as_array
+from dmkeras.serving.embedded.versions import VersionStatus
 from dmkeras.serving.errors import RequestError, TooLargeError
 from dmkeras.serving.model_card import Tensor
-from dmkeras.serving.versions import VersionStatus
 from tests.serving.scripted import DOUBLE, METADATA, PREDICT, cut_off, hang_up, info, metadata, ok, served
 
 

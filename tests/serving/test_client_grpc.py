@@ -9,7 +9,7 @@ import pytest
 
 from dmkeras.serving import Client, ServingError
 from dmkeras.serving.client_tensors import described
-from dmkeras.serving.versions import VersionStatus
+from dmkeras.serving.embedded.versions import VersionStatus
 from tests.serving.scripted import DOUBLE
 
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from dmkeras.serving import cli, deploy
+from dmkeras.serving import cli
+from dmkeras.serving.commands import deploy
 
 # The flags of tensorflow_model_server (tensorflow/serving 2.21, model_servers/main.cc) that may stand here.
 FLAGS = {

@@ -13,8 +13,9 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from dmkeras.serving import comparison, folders, graph_rules, model_card, rest_json, runtime, warm_up
+from dmkeras.serving import folders, model_card, rest_json, runtime, warm_up
 from dmkeras.serving.export import export
+from dmkeras.serving.exporting import comparison, graph_rules
 from tests.serving.models import LABELS, SHAPE, Encoder, OneEndpoint, mean
 
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 from keras import layers
 from tensorflow.core.protobuf import saved_model_pb2
 
-from dmkeras.serving import batching, frozen, model_card, runtime
+from dmkeras.serving import batching, model_card, runtime
 from dmkeras.serving.export import export
+from dmkeras.serving.exporting import frozen
 from tests.serving.models import LABELS, SHAPE, Encoder
 from tests.serving.test_c_api import INVALID_ARGUMENT, ask
 

@@ -28,13 +28,13 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from dmkeras.serving import grpc_server
-from dmkeras.serving.access_log import AccessLog
-from dmkeras.serving.grpc_server import SPARE_THREADS, GrpcServer
-from dmkeras.serving.limits import Gate
-from dmkeras.serving.metrics import Metrics
-from dmkeras.serving.model_config import ModelConfig
-from dmkeras.serving.servables import Servables
+from dmkeras.serving.embedded import grpc_server
+from dmkeras.serving.embedded.access_log import AccessLog
+from dmkeras.serving.embedded.grpc_server import SPARE_THREADS, GrpcServer
+from dmkeras.serving.embedded.limits import Gate
+from dmkeras.serving.embedded.metrics import Metrics
+from dmkeras.serving.embedded.model_config import ModelConfig
+from dmkeras.serving.embedded.servables import Servables
 from tests.serving import multi
 
 IMAGES = np.array([[1, 2], [3, 4]], np.float32)

@@ -14,10 +14,10 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from dmkeras.serving import inference, tensors
+from dmkeras.serving.embedded import inference, tensors
+from dmkeras.serving.embedded.model_config import ModelConfig
+from dmkeras.serving.embedded.servables import Servables
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.model_config import ModelConfig
-from dmkeras.serving.servables import Servables
 from tests.serving import multi
 
 IMAGES = np.array([[1, 2], [3, 4]], np.float32)
@@ -374,7 +374,7 @@ def test_a_request_without_examples_is_refused(servables):
 
 
 def test_answers_of_another_shape_or_dtype_are_refused_in_tf_servings_words():
-    from dmkeras.serving.examples import classifications, regressions
+    from dmkeras.serving.embedded.examples import classifications, regressions
 
     floats = lambda *shape: np.zeros(shape, np.float32)
     classes = np.full((2, 3), b"\xff", object)

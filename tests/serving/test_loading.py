@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from dmkeras.serving import batching, loading, runtime, warm_up
+from dmkeras.serving import batching, runtime, warm_up
+from dmkeras.serving.embedded import loading
+from dmkeras.serving.embedded.metrics import Metrics
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.metrics import Metrics
 from tests.serving import multi
 
 EXAMPLE = tf.train.Example(
@@ -157,8 +158,8 @@ RELOADS = """
 import os, pathlib, shutil, sys
 import numpy as np
 from dmkeras.serving.batching import Batching
-from dmkeras.serving.model_config import ModelConfig
-from dmkeras.serving.servables import Servables
+from dmkeras.serving.embedded.model_config import ModelConfig
+from dmkeras.serving.embedded.servables import Servables
 
 folder = pathlib.Path(sys.argv[1])
 

@@ -1,8 +1,8 @@
 import pytest
 
-from dmkeras.serving import model_config
+from dmkeras.serving.embedded import model_config
+from dmkeras.serving.embedded.model_config import ModelConfig
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.model_config import ModelConfig
 
 TEXT = """
 model_config_list {

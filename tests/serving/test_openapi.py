@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from dmkeras.serving import openapi
+from dmkeras.serving.embedded import openapi
 from dmkeras.serving.errors import ServingError
 from dmkeras.serving.model_card import Tensor
 from tests.serving.stub import Stub

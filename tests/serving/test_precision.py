@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from dmkeras.serving import comparison, model_card, precision, runtime
+from dmkeras.serving import model_card, runtime
 from dmkeras.serving.export import export
+from dmkeras.serving.exporting import comparison, precision
 from tests.serving.classifiers import KINDS, SHAPE, classifier, pictures
 from tests.serving.models import IMAGE, OneEndpoint, mean
 from tests.serving.test_frozen import meta_graph

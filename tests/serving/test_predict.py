@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from dmkeras import figures
-from dmkeras.serving import cli, drawings, pictures, predict
+from dmkeras.serving import cli
+from dmkeras.serving.commands import drawings, pictures, predict
 from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.model_card import Tensor
 

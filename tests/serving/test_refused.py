@@ -4,8 +4,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from dmkeras.serving import graph_rules
 from dmkeras.serving.export import export
+from dmkeras.serving.exporting import graph_rules
 from tests.serving.models import IMAGE, SEED, SHAPE, OneEndpoint, mean
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
-from dmkeras.serving import rest_api, rest_examples
+from dmkeras.serving.embedded import rest_api, rest_examples
 from dmkeras.serving.errors import RequestError, ServingError
 from tests.serving.stub import Stub, raising
 

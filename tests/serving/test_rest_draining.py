@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dmkeras.serving import rest_listener
+from dmkeras.serving.embedded import rest_listener
 from dmkeras.serving.errors import ServingError
 from tests.serving.rest_port import ANSWER, BODY, POST, PREDICT, Held, Running, answered, in_background, until
 from tests.serving.stub import Stub

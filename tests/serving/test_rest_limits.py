@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dmkeras.serving.rest_protocol import Limits
+from dmkeras.serving.embedded.rest_protocol import Limits
 from tests.serving.rest_port import ANSWER, BODY, POST, PREDICT, Running, answered, rest_of, until
 from tests.serving.stub import Stub, big
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from dmkeras.serving.rest_protocol import Limits
+from dmkeras.serving.embedded.rest_protocol import Limits
 from tests.serving.rest_port import ANSWER, BODY, POST, PREDICT, Running, answered, rest_of, until
 from tests.serving.stub import Stub, big, raising
 
@@ -155,7 +155,7 @@ def test_a_loop_that_cannot_run_is_an_error(monkeypatch, caplog):
     async def fail(*_, **__):
         raise RuntimeError("no loop")
 
-    monkeypatch.setattr("dmkeras.serving.rest_listener.Listener.startup", fail)
+    monkeypatch.setattr("dmkeras.serving.embedded.rest_listener.Listener.startup", fail)
     with pytest.raises(OSError, match="cannot be served"):
         Running().server.start()
     assert "no loop" in caplog.text

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from dmkeras.serving import folders, loading, runtime, versions
+from dmkeras.serving import folders, runtime
+from dmkeras.serving.embedded import loading, versions
+from dmkeras.serving.embedded.model_config import ModelConfig
+from dmkeras.serving.embedded.servables import Servables, VersionStatus
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.model_config import ModelConfig
-from dmkeras.serving.servables import Servables, VersionStatus
 
 SOON = 10.0  # seconds in which everything that is to happen has happened
 
@@ -360,7 +361,7 @@ def test_without_polling_the_disk_is_looked_at_once(serve, model, monkeypatch):
 
 
 def test_the_states_of_long_gone_versions_are_forgotten(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("dmkeras.serving.version_manager.REMEMBERED", 2)
+    monkeypatch.setattr("dmkeras.serving.embedded.version_manager.REMEMBERED", 2)
     publish(tmp_path / "m", 1)
     servables = serve([ModelConfig("m", str(tmp_path / "m"))])
     for number in range(2, 6):

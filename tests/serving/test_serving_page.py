@@ -71,7 +71,7 @@ def test_the_examples_run_one_after_the_other(here, capsys):
 
 
 def test_the_configuration_parses():
-    from dmkeras.serving import model_config
+    from dmkeras.serving.embedded import model_config
 
     (text,) = blocks("text")
     ((name, path, policy, labels),) = model_config.parse(text)

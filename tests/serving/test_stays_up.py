@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tensorflow_serving.apis import predict_pb2
 
-from dmkeras.serving.server import Server
+from dmkeras.serving.embedded.server import Server
 from tests.serving import multi
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

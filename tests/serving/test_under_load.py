@@ -17,8 +17,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from dmkeras.serving.model_config import ModelConfig
-from dmkeras.serving.server import Server
+from dmkeras.serving.embedded.model_config import ModelConfig
+from dmkeras.serving.embedded.server import Server
 from tests.serving import multi
 
 BODY = b'{"signature_name": "version", "instances": [[1.0, 2.0]]}'

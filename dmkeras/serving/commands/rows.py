@@ -7,7 +7,8 @@ import typing
 
 import numpy as np
 
-from dmkeras.serving import model_card, pictures, rest_json
+from dmkeras.serving import model_card, rest_json
+from dmkeras.serving.commands import pictures
 from dmkeras.serving.errors import RequestError, ServingError
 
 

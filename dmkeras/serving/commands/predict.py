@@ -14,10 +14,11 @@ import typing
 
 import numpy as np
 
-from dmkeras.serving import drawings, folders, model_card, quiet, rest_json
+from dmkeras.serving import folders, model_card, rest_json
 from dmkeras.serving.client import Client, is_url
+from dmkeras.serving.commands import drawings, quiet
+from dmkeras.serving.commands.rows import answers, of_arguments
 from dmkeras.serving.errors import ServingError
-from dmkeras.serving.rows import answers, of_arguments
 
 
 class Source(typing.NamedTuple):

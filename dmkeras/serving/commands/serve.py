@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 
+from dmkeras.serving.commands.quiet import tensorflow
+from dmkeras.serving.embedded.limits import LOOPBACK
 from dmkeras.serving.errors import ServingError
-from dmkeras.serving.limits import LOOPBACK
-from dmkeras.serving.quiet import tensorflow
 
 LOG = logging.getLogger("dmkeras.serving")
 
@@ -101,7 +101,7 @@ def serve(args):
 def _server_class():
     try:
         tensorflow()
-        from dmkeras.serving.server import Server
+        from dmkeras.serving.embedded.server import Server
     except ModuleNotFoundError as error:
         raise ImportError(f"the server needs {error.name}: pip install 'dmkeras[serve]'") from error
     return Server
@@ -151,7 +151,7 @@ def _models(args):
         if not args.models.is_dir():
             raise NotADirectoryError(f"{args.models} is no folder, expected one that holds NAME/VERSION/saved_model.pb")
         return args.models
-    from dmkeras.serving import model_config
+    from dmkeras.serving.embedded import model_config
 
     if args.model_config_file:
         return model_config.parse(args.model_config_file.read_text(encoding="utf-8"))
@@ -169,7 +169,7 @@ def _batching(args):
 
 def _metrics_path(path):
     """The path that a MonitoringConfig names: prometheus_config { enable: true, path: "..." }."""
-    from dmkeras.serving import metrics
+    from dmkeras.serving.embedded import metrics
 
     found = re.search(r'\bpath\s*:\s*"(/[^"]*)"', path.read_text(encoding="utf-8")) if path else None
     return found[1] if found else metrics.PATH
@@ -194,7 +194,7 @@ def _watch_config(args, servables, ended):
     if path is None or not seconds:
         ended.wait()
         return
-    from dmkeras.serving import model_config
+    from dmkeras.serving.embedded import model_config
 
     known = path.read_text(encoding="utf-8")
     while not ended.wait(seconds):

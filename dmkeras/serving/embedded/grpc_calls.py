@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from dmkeras.serving import inference
+from dmkeras.serving.embedded import inference
 from dmkeras.serving.errors import RequestError
 
 

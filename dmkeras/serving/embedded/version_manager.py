@@ -9,9 +9,10 @@ import logging
 import threading
 import time
 
-from dmkeras.serving import loading, runtime, versions
+from dmkeras.serving import runtime
+from dmkeras.serving.embedded import loading, versions
+from dmkeras.serving.embedded.versions import AVAILABLE, END, UNLOADING
 from dmkeras.serving.errors import ServingError
-from dmkeras.serving.versions import AVAILABLE, END, UNLOADING
 
 REMEMBERED = 100  # ended versions of a model whose state is kept
 log = logging.getLogger("dmkeras.serving")

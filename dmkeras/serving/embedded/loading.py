@@ -75,7 +75,7 @@ def replay(path, servable, iterations=1):
 
 
 def _run(number, log, servable):
-    from dmkeras.serving import inference
+    from dmkeras.serving.embedded import inference
 
     functions = {
         "predict_log": inference.predict,

@@ -19,10 +19,10 @@ import grpc
 import uvloop
 from grpc_health.v1 import health_pb2_grpc
 
+from dmkeras.serving.embedded.grpc_calls import SERVICES, Call, parsed, rows_of, spec_of
+from dmkeras.serving.embedded.grpc_health import Health
+from dmkeras.serving.embedded.limits import LOOPBACK
 from dmkeras.serving.errors import RequestError, ServingError, TooLargeError
-from dmkeras.serving.grpc_calls import SERVICES, Call, parsed, rows_of, spec_of
-from dmkeras.serving.grpc_health import Health
-from dmkeras.serving.limits import LOOPBACK
 
 LOG = logging.getLogger(__name__)
 SPARE_THREADS = 4  # free to refuse a request while the gate's places are all at work

@@ -2,10 +2,11 @@
 
 import pathlib
 
-from dmkeras.serving import folders, model_card, quiet
+from dmkeras.serving import folders, model_card
 from dmkeras.serving.client import is_url
+from dmkeras.serving.commands import quiet
+from dmkeras.serving.commands.predict import add_server_arguments, client_of
 from dmkeras.serving.errors import RequestError
-from dmkeras.serving.predict import add_server_arguments, client_of
 
 
 def add_arguments(parser):

@@ -10,10 +10,11 @@ import pathlib
 import threading
 import time
 
-from dmkeras.serving import folders, model_config, versions
+from dmkeras.serving import folders
+from dmkeras.serving.embedded import model_config, versions
+from dmkeras.serving.embedded.version_manager import VersionManager
+from dmkeras.serving.embedded.versions import VersionStatus
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.version_manager import VersionManager
-from dmkeras.serving.versions import VersionStatus
 
 __all__ = ["Servables", "VersionStatus"]
 

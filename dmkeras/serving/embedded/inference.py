@@ -16,9 +16,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from dmkeras.serving import examples, model_config
+from dmkeras.serving.embedded import examples, model_config
+from dmkeras.serving.embedded.tensors import TYPES, fill, to_array
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.tensors import TYPES, fill, to_array
 
 DEFAULT_SIGNATURE = "serving_default"
 SIGNATURE_DEF = "signature_def"

@@ -14,10 +14,10 @@ import time
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from dmkeras.serving import openapi, rest_api
-from dmkeras.serving.compression import WORTHWHILE, deflate, inflate
+from dmkeras.serving.embedded import openapi, rest_api
+from dmkeras.serving.embedded.compression import WORTHWHILE, deflate, inflate
+from dmkeras.serving.embedded.rest_api import JSON, Answer, Names, error_body
 from dmkeras.serving.errors import ServingError, TooLargeError
-from dmkeras.serving.rest_api import JSON, Answer, Names, error_body
 
 LOG = logging.getLogger(__name__)
 CLOSE = {"connection": "close"}

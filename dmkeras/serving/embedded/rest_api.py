@@ -16,7 +16,8 @@ import urllib.parse
 from google.protobuf import json_format
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, model_pb2, regression_pb2
 
-from dmkeras.serving import inference, json_text, rest_examples, rest_json
+from dmkeras.serving import json_text, rest_json
+from dmkeras.serving.embedded import inference, rest_examples
 from dmkeras.serving.errors import RequestError, ServingError
 
 LOG = logging.getLogger(__name__)

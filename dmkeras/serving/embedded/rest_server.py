@@ -7,10 +7,11 @@ import time
 
 import uvicorn
 
-from dmkeras.serving import json_text, metrics
-from dmkeras.serving.rest_app import App
-from dmkeras.serving.rest_listener import Listener
-from dmkeras.serving.rest_protocol import Limits, protocol
+from dmkeras.serving import json_text
+from dmkeras.serving.embedded import metrics
+from dmkeras.serving.embedded.rest_app import App
+from dmkeras.serving.embedded.rest_listener import Listener
+from dmkeras.serving.embedded.rest_protocol import Limits, protocol
 
 LOG = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import typing
 import keras
 import tensorflow as tf
 
-from dmkeras.serving import comparison, graph_rules, model_card
+from dmkeras.serving import model_card
+from dmkeras.serving.exporting import comparison, graph_rules
 
 POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 TOLERANCE = {"bfloat16": 2**-4, "float16": 2**-7}  # 16 roundings; of a mean, so that a rare flip of a draw fits

@@ -17,7 +17,7 @@ import shlex
 import urllib.parse
 
 from dmkeras.serving import folders
-from dmkeras.serving.manifests import COMPOSE, COMPOSE_GPU, KUBERNETES
+from dmkeras.serving.commands.manifests import COMPOSE, COMPOSE_GPU, KUBERNETES
 
 IMAGE = "tensorflow/serving:2.21.0-gpu"
 GIB = 1 << 30

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
+from dmkeras.serving.embedded.tensors import TYPES
 from dmkeras.serving.errors import RequestError, ServingError
-from dmkeras.serving.tensors import TYPES
 
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 

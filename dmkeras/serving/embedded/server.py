@@ -11,12 +11,12 @@ import pathlib
 import socket
 import threading
 
-from dmkeras.serving.access_log import AccessLog
-from dmkeras.serving.grpc_server import GrpcServer
-from dmkeras.serving.limits import Gate
-from dmkeras.serving.metrics import PATH, Metrics
-from dmkeras.serving.rest_server import RestServer
-from dmkeras.serving.servables import Servables
+from dmkeras.serving.embedded.access_log import AccessLog
+from dmkeras.serving.embedded.grpc_server import GrpcServer
+from dmkeras.serving.embedded.limits import Gate
+from dmkeras.serving.embedded.metrics import PATH, Metrics
+from dmkeras.serving.embedded.rest_server import RestServer
+from dmkeras.serving.embedded.servables import Servables
 
 AUTO = "auto"
 
