@@ -594,12 +594,12 @@ def test_a_load_is_measured_and_told_its_options(serve, model, loads):
     measured = []
 
     class Metrics:
-        def loaded(self, name, version, seconds):
-            measured.append((name, version, seconds >= 0))
+        def loaded(self, name, seconds):
+            measured.append((name, seconds >= 0))
 
     metrics = Metrics()
     serve([config(model)], metrics=metrics, batching="b", per_model_batching=True, warm_up=False, inter_op=2)
-    assert measured == [("m", 3, True)]
+    assert measured == [("m", True)]
     assert loads.options == {
         "metrics": metrics,
         "batching": "b",
