@@ -41,7 +41,7 @@ CLUSTER_FLAGS = (*FLAGS, f"--grpc_channel_arguments=grpc.max_connection_age_ms={
 
 BATCHING = """\
 # Threads that run the batches of all models. What a batch may be stands in each version's batching_params.pbtxt, which
-# `dmkeras export` wrote; a model without that file is not batched.
+# `dmkeras.export` wrote; a model without that file is not batched.
 num_batch_threads { value: 4 }
 thread_pool_name { value: "batches" }
 """
