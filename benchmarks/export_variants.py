@@ -113,8 +113,9 @@ def measure(model, directory, rounds):
     """{variant: {what: number or list of seconds}}."""
     import numpy as np
 
-    from dmkeras.serving import comparison, runtime
+    from dmkeras.serving import runtime
     from dmkeras.serving.export import export
+    from dmkeras.serving.exporting import comparison
 
     versions = {name: export(model, directory, **options) for name, options in VARIANTS.items()}
     found = {name: {"load": [], "first": [], **{batch: [] for batch in BATCHES}} for name in VARIANTS}

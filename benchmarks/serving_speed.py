@@ -7,7 +7,8 @@ processes of their own; the callers are threads of this one, with bytes made bef
 what is measured is the server. One call in process is the session that the server runs (`runtime.Loaded.run`).
 REST sends JSON numbers to `trivial` and a JPEG to `cnn`; gRPC sends tensors. Rounds take turns; medians are printed.
 What the project holds, one caller: p50 over the wire minus p50 in process <= 0.8 ms; with --batching the CNN at
-16 callers answers at least 1.4 times as many requests as without, in the same run. Figures: benchmarks/README.md.
+16 callers answers at least 1.4 times as many requests as without, in the same run; the exit status says whether it
+holds. Figures: benchmarks/README.md.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 SIZE, CALLERS, BATCHED_CALLERS = 96, (1, 8, 32), 16
+MOST_ADDED, LEAST_GAIN = 0.8, 1.4  # milliseconds, times
 
 
 def main():
@@ -50,7 +52,9 @@ def main():
             for name, command in commands.items():
                 with Running(command) as ports:
                     measure(name, ports, requests, args.seconds, results)
-    report(results)
+    faults = report(results)
+    if faults:
+        sys.exit("; ".join(faults))
 
 
 def write_models(base):
@@ -263,13 +267,18 @@ def report(results):
     print("| model | way | callers | p50 ms | requests a second |\n| --- | --- | --- | --- | --- |")
     for (model, way, callers), (latency, rate) in sorted(middle.items()):
         print(f"| {model} | {way} | {callers} | {latency:.2f} | {rate:.0f} |")
+    faults = []
     for protocol in ("REST", "gRPC"):
         added = middle["trivial", f"dmkeras, {protocol}", 1][0] - middle["trivial", "in process", 1][0]
         pair = [middle["cnn", f"{name}, {protocol}", BATCHED_CALLERS][1] for name in ("dmkeras --batching", "dmkeras")]
-        print(
-            f"{protocol}: p50 added to the call in process, one caller: {added:.2f} ms; "
-            f"batching, {BATCHED_CALLERS} callers: {pair[0] / pair[1]:.2f} times"
-        )
+        gain = pair[0] / pair[1]
+        print(f"{protocol}: p50 added to the call in process, one caller: {added:.2f} ms;", end=" ")
+        print(f"batching, {BATCHED_CALLERS} callers: {gain:.2f} times")
+        if added > MOST_ADDED:
+            faults.append(f"{protocol} adds {added:.2f} ms, expected at most {MOST_ADDED}")
+        if gain < LEAST_GAIN:
+            faults.append(f"batching over {protocol} gains {gain:.2f} times, expected at least {LEAST_GAIN}")
+    return faults
 
 
 if __name__ == "__main__":
