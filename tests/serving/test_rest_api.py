@@ -94,6 +94,14 @@ def test_a_signature_that_is_not_there_is_named():
     assert (names.signature, names.version) == ("zzz", 3)
 
 
+def test_an_error_repeats_only_the_beginning_of_what_was_sent():
+    body = json.dumps({"signature_name": "z" * 100_000, "instances": [1]}).encode()
+    status, answer, _ = ask("POST", PREDICT, body)
+    assert status == 400
+    assert answer["error"].startswith('Serving signature name: "zzz')
+    assert len(answer["error"]) < 2100
+
+
 def test_the_status_has_its_versions_as_strings():
     assert ask("GET", "/v1/models/m/versions/3")[1] == {
         "model_version_status": [

@@ -27,6 +27,7 @@ ANY = re.compile(r"/v1/.*", re.IGNORECASE | re.DOTALL)
 INFER = re.compile(rf"/v1/models/([^/:]+){VERSION}:(classify|regress|predict)", re.IGNORECASE)
 LOOK = re.compile(rf"/v1/models(?:/([^/:]+))?{VERSION}(?:/(metadata))?", re.IGNORECASE)
 NOT_FOUND = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+LONGEST_ERROR = 2000
 INTERNAL = "internal error; the server's log has the details"
 APIS = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
 MESSAGES = {
@@ -93,7 +94,8 @@ def names_of(method, path):
 
 
 def error_body(message):
-    """An error as TF Serving writes it, whatever characters a caller has brought into the message."""
+    """An error as TF Serving writes it, whatever a caller has brought into the message, and how much of it."""
+    message = message if len(message) <= LONGEST_ERROR else message[:LONGEST_ERROR] + "..."
     return rest_json.dumps({"error": message.encode(errors="replace").decode()})
 
 
