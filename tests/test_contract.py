@@ -107,6 +107,13 @@ def test_every_endpoint_of_the_saved_model_answers_as_the_model_does(name, syste
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_endpoint_of_a_frozen_version_answers_as_the_model_does(name, systems, tmp_path):
+    seen = systems[name]
+    version = dmkeras.export(seen.recipe.model, tmp_path / name, labels=seen.recipe.labels, frozen=True)
+    contract.check_endpoints(seen.answers, seen.feeds, version)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_endpoint_refuses_tensors_of_another_rank_dtype_or_size_and_answers_on(name, systems):
     refusals.check(pathlib.Path(systems[name].result["saved_model"]))
 
