@@ -2,12 +2,13 @@
 
     dmkeras show saved_models[/NAME[/VERSION]]
     dmkeras predict saved_models NAME --image cat.png
+    dmkeras show http://localhost:8501/NAME[/VERSION]
     dmkeras predict http://localhost:8501 NAME --signature sample --seed 1 --count 16
     dmkeras serve saved_models
     dmkeras config saved_models
 
-Answers go to stdout as JSON, what is said about them to stderr. Exit status: 0; 1 where some pictures got no answer;
-2 for what cannot be done; 130 after an interrupt.
+Answers go to stdout as JSON, what is said about them to stderr. Exit status: 0; 1 where some pictures got no answer or
+some models cannot be read; 2 for what cannot be done; 130 after an interrupt.
 """
 
 import argparse
@@ -38,7 +39,9 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="dmkeras", description="Exported models: what there is, what they answer, how they are served."
+        prog="dmkeras",
+        allow_abbrev=False,
+        description="Exported models: what there is, what they answer, how they are served.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module, text in (
@@ -47,7 +50,8 @@ def _parser():
         ("serve", serve, "answer over REST and gRPC as TF Serving does"),
         ("config", deploy, "write the files that TF Serving, Docker Compose and Kubernetes need"),
     ):
-        module.add_arguments(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
+        described = f"{text[0].upper()}{text[1:]}."
+        module.add_arguments(commands.add_parser(name, help=text, description=described, allow_abbrev=False))
     return parser
 
 

@@ -114,7 +114,15 @@ def test_show_of_a_url_tells_states_signatures_and_curl_lines(dmkeras, server):
         assert out.startswith("encoder, version 1: AVAILABLE\n")
         assert "  in  image                float32 [B, 8, 8, 1]         values in [0, 1]\n" in out
         assert f"{url}/v1/models/encoder:predict" in out or url == server.grpc_url
-    assert dmkeras("show", server.rest_url)[0] == 2
+        assert dmkeras("show", f"{url}/encoder/1/") == (status, out, err)
+        assert dmkeras("show", f"{url}/encoder/7")[0] == 2
+        assert dmkeras("show", url)[0] == 2
+
+
+def test_predict_asks_for_the_version_that_a_label_names(dmkeras, server):
+    for url in (server.rest_url, server.grpc_url):
+        status, _, err = dmkeras("predict", url, "encoder", "--image", "grey.png", "--label", "none")
+        assert (status, "none" in err) == (2, True)
 
 
 def test_tls_and_the_token_hold_on_both_ports(secured, monkeypatch, dmkeras, exported):

@@ -58,6 +58,18 @@ def test_show_lists_older_versions_and_what_a_killed_export_left(dmkeras, tmp_pa
     assert f"{folders.DRAFT}0: an export that is under way, or was killed" in out
 
 
+def test_show_names_a_model_that_cannot_be_read_and_shows_the_others(dmkeras, exported, tmp_path):
+    for name, content in (("a", None), ("bad", b"\xff\x00junk"), ("z", None)):
+        (tmp_path / "base" / name / "0010").mkdir(parents=True)
+        content = content or (exported.version / "saved_model.pb").read_bytes()
+        (tmp_path / "base" / name / "0010" / "saved_model.pb").write_bytes(content)
+    status, out, err = dmkeras("show", "base")
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith("dmkeras: base/bad/0010/saved_model.pb cannot be read")
+    assert [line for line in out.splitlines() if "version" in line] == ["a, version 10", "z, version 10"]
+    assert dmkeras("show", "base/z/10")[0] == 0
+
+
 def test_show_describes_a_version_that_has_no_card_from_its_graph(dmkeras, exported, tmp_path):
     version = tmp_path / "foreign" / "1"
     version.mkdir(parents=True)
@@ -160,6 +172,11 @@ def test_a_request_in_json_comes_as_text_from_a_file_or_from_stdin(dmkeras, expo
         ("show junk.png", "junk.png is a file"),
         ("show damaged", "damaged/1/saved_model.pb cannot be read"),
         ("show carded", "model_card.json is not JSON"),
+        (
+            "show http://localhost:1",
+            "received http://localhost:1, expected http://localhost:1/NAME or .../NAME/VERSION",
+        ),
+        ("predict saved_models encoder --label stable", "expected --version for a folder"),
         ("predict nowhere encoder", "nowhere is no folder"),
         ("predict saved_models encodre", "no model 'encodre' in saved_models; did you mean encoder?"),
         ("predict saved_models ../saved_models/encoder", "no model '../saved_models/encoder'"),
@@ -199,7 +216,13 @@ def test_what_cannot_be_done_is_said_in_one_line_with_status_2(arguments, messag
 
 
 def test_a_command_line_that_cannot_be_read_ends_with_status_2(dmkeras):
-    for arguments in ((), ("frobnicate",), ("show",), ("predict", "x", "y", "--count", "0")):
+    for arguments in (
+        (),
+        ("frobnicate",),
+        ("show",),
+        ("predict", "x", "y", "--count", "0"),
+        ("show", "--tok", "a", "x"),
+    ):
         with pytest.raises(SystemExit) as ended:
             dmkeras(*arguments)
         assert ended.value.code == 2

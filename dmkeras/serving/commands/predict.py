@@ -18,7 +18,7 @@ from dmkeras.serving import folders, model_card, rest_json
 from dmkeras.serving.client import Client, is_url
 from dmkeras.serving.commands import drawings, quiet
 from dmkeras.serving.commands.rows import answers, of_arguments
-from dmkeras.serving.errors import ServingError
+from dmkeras.serving.errors import RequestError, ServingError
 
 
 class Source(typing.NamedTuple):
@@ -35,7 +35,9 @@ def add_arguments(parser):
         "source", metavar="DIR|URL", help="a folder such as saved_models, or http(s)://HOST:PORT, grpc(s)://HOST:PORT"
     )
     parser.add_argument("name", metavar="NAME", help="a model there")
-    parser.add_argument("--version", type=int, help="default: the newest")
+    version = parser.add_mutually_exclusive_group()
+    version.add_argument("--version", type=int, help="default: the newest")
+    version.add_argument("--label", help="the label of a version, on a server")
     parser.add_argument("--signature", default="serving_default", help="default: serving_default")
     parser.add_argument("--image", nargs="+", metavar="FILE", help="pictures for the input that takes them")
     parser.add_argument(
@@ -101,10 +103,12 @@ def _source(args):
         with client_of(args.source, args) as client:
 
             def ask(signature, feed):
-                return client.predict(args.name, feed, signature=signature, version=args.version)
+                return client.predict(args.name, feed, signature=signature, version=args.version, label=args.label)
 
-            yield Source(client.signatures(args.name, args.version), ask, None)
+            yield Source(client.signatures(args.name, args.version, args.label), ask, None)
         return
+    if args.label is not None:
+        raise RequestError(f"--label {args.label}: versions have labels on a server, expected --version for a folder")
     directory = pathlib.Path(args.source)
     if not directory.is_dir():
         raise NotADirectoryError(
