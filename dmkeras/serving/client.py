@@ -10,12 +10,17 @@
 It asks any server of TF Serving's protocols. REST needs the standard library and NumPy alone; gRPC needs TensorFlow.
 """
 
+import collections.abc
+import operator
 import time
 import urllib.parse
 
-from dmkeras.serving.client_tensors import as_array, described
+import numpy as np
+
+from dmkeras.serving.client_tensors import as_array, check_complete, described, takes_files
 from dmkeras.serving.embedded.versions import VersionStatus
 from dmkeras.serving.errors import RequestError, ServingError
+from dmkeras.serving.folders import LAST_VERSION
 
 RETRIES = 3  # of a request that the server refused because it is busy
 FRESH_SECONDS = 10  # for which signatures of a version that was not named are remembered: it changes under the name
@@ -43,7 +48,15 @@ def unreachable(url, why):
 
 def untrusted(url, why):
     return ServingError(
-        "UNAVAILABLE", f"the certificate of {url} is not trusted ({why}); name the PEM file of its authority: ca"
+        "UNAVAILABLE", f"the certificate of {url} is not trusted ({why}); name the PEM file of its authority by `ca`"
+    )
+
+
+def other_host(url):
+    """The error of a certificate that is trusted, and holds another name than the one in the address."""
+    return ServingError(
+        "UNAVAILABLE",
+        f"the certificate of {url} is for another host: ask by a name or an address that it holds",
     )
 
 
@@ -69,12 +82,13 @@ class Client:
     def __init__(self, url, *, token=None, timeout=30, ca=None):
         parts = _parsed(url)
         if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
-            raise RequestError("the token is empty or holds spaces around it, line breaks or letters beyond ASCII")
+            raise RequestError("the `token` is empty or holds spaces around it, line breaks or letters beyond ASCII")
         if parts.scheme.startswith("http"):
             from dmkeras.serving.rest_client import Rest as Wire
         else:
             from dmkeras.serving.grpc_client import Grpc as Wire
         self._wire, self._timeout, self._known = Wire(parts, token, timeout, ca), timeout, {}
+        self._closed = False
 
     def predict(self, model, feed=None, /, *, signature="serving_default", version=None, label=None, **inputs):
         """Inputs [B, ...] by name -> {output: array [B, ...]}; strings are arrays of bytes objects.
@@ -83,19 +97,31 @@ class Client:
         dict for inputs whose names are taken here, such as `label`. `version` and `label` name a version; without
         them the newest answers.
         """
-        values = {**(feed or {}), **inputs}
         where = _where(model, version, label)
-        takes, gives = self._tensors(where, signature)
+        found = self._with(where, signature)
+        takes, gives = found[signature]
+        if feed is not None and not isinstance(feed, collections.abc.Mapping):
+            name = takes[0].name if takes else "NAME"
+            raise RequestError(
+                f"{model}, {signature}: received {type(feed).__name__} {list(np.shape(feed))} without a name, expected "
+                f"inputs by name: predict({model!r}, {name}=...), or a dict {{{name!r}: ...}}"
+            )
+        values = {**(feed or {}), **inputs}
         unknown = sorted(set(values) - {tensor.name for tensor in takes})
         if unknown:
             names = ", ".join(tensor.name for tensor in takes)
             raise RequestError(f"{model}, {signature}: received inputs {unknown}, expected names among {names}")
-        arrays = {tensor.name: as_array(values[tensor.name], tensor) for tensor in takes if tensor.name in values}
+        files = takes_files(found)
+        arrays = {
+            tensor.name: as_array(values[tensor.name], tensor, files) for tensor in takes if tensor.name in values
+        }
         try:
             answer = self._ask(self._wire.predict, where, signature, arrays)
             return self._wire.arrays(answer, gives)
-        except ServingError:
+        except ServingError as error:
             self._known.pop(where, None)  # another version may have come, with other signatures
+            if error.code == "INVALID_ARGUMENT":  # only now: a server may have defaults, and its metadata hides them
+                check_complete(takes, arrays)
             raise
 
     def signatures(self, model, version=None, label=None):
@@ -119,7 +145,8 @@ class Client:
         )
 
     def close(self):
-        """Closes the connections; a later request opens new ones where it can."""
+        """Closes the connections. A later request is refused: FAILED_PRECONDITION."""
+        self._closed = True
         self._wire.close()
 
     def __enter__(self):
@@ -128,14 +155,15 @@ class Client:
     def __exit__(self, *_):
         self.close()
 
-    def _tensors(self, where, signature):
+    def _with(self, where, signature):
+        """The signatures of a version, this one among them."""
         found = self._signatures(where)
         if signature not in found:
             found = self.signatures(*where)
         if signature not in found:
             names = ", ".join(sorted(found)) or "none"
             raise ServingError("NOT_FOUND", f"{where[0]} has no signature {signature!r}; there is {names}")
-        return found[signature]
+        return found
 
     def _signatures(self, where):
         """The signatures of a version: of a number for good, of the newest or a label for FRESH_SECONDS."""
@@ -148,6 +176,8 @@ class Client:
 
     def _ask(self, request, *arguments):
         """One request, repeated while the server is busy."""
+        if self._closed:
+            raise ServingError("FAILED_PRECONDITION", "this client is closed; make another Client")
         end = time.monotonic() + self._timeout
         for pause in (0.1 * 2**number for number in range(RETRIES)):
             try:
@@ -161,13 +191,25 @@ class Client:
 
 
 def _where(model, version, label):
+    if not isinstance(model, str) or not model:
+        raise RequestError(f"received model {model!r}, expected its name, a text")
     if version is not None and label is not None:
         raise RequestError(f"received version {version!r} and label {label!r}, expected one of them")
     if label is not None and not isinstance(label, str):
         raise RequestError(
             "`label` names a version, as text; an input of that name goes into a dict: predict(MODEL, {'label': ...})"
         )
-    return model, version, label
+    return model, version if version is None else _number(version), label
+
+
+def _number(version):
+    try:
+        number = operator.index(version)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= LAST_VERSION:
+        raise RequestError(f"received version {version!r}, expected an integer from 0; a text may be a `label`")
+    return number
 
 
 def _parsed(url):

@@ -1,6 +1,6 @@
 """The client's side of gRPC, on tensorflow-serving-api's protos. It imports TensorFlow: loaded for `grpc://` alone."""
 
-from dmkeras.serving.client import BusyError, unreachable, untrusted
+from dmkeras.serving.client import BusyError, other_host, unreachable, untrusted
 from dmkeras.serving.errors import ServingError
 
 try:
@@ -18,6 +18,13 @@ OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 ]
+HINTS = {  # what gRPC says of a server that is none, or is one with or without TLS
+    "http1.x server": "speaks no gRPC; is this the REST port? Then ask over http://",
+    "ALPN": "speaks no gRPC; is this the REST port? Then ask over https://",
+    "WRONG_VERSION_NUMBER": "speaks no TLS; ask over grpc://",
+    "Socket closed": "closed the connection without an answer; is this the port of grpcs:// or https://?",
+}
+OTHER_HOST = "Hostname Verification Check failed"
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 PUSHBACK = "grpc-retry-pushback-ms"  # a server's word for: come again after so many milliseconds
 BUSY = ("Server Threadpool Exhausted", "requests in flight")  # TF Serving's refusal beyond --grpc_max_threads, and ours
@@ -72,7 +79,12 @@ class Grpc:
             trailers = dict(error.trailing_metadata() or ())
             if code == "UNAVAILABLE" and UNTRUSTED in message:
                 raise untrusted(self._url, message.partition(f"{UNTRUSTED}: ")[2].removesuffix(": OK")) from None
+            if code == "UNAVAILABLE" and OTHER_HOST in message:
+                raise other_host(self._url) from None
             if code == "UNAVAILABLE" and "failed to connect" in message.lower():
+                for words, hint in HINTS.items():
+                    if words in message:
+                        raise ServingError(code, f"{self._url} {hint}") from None
                 raise unreachable(self._url, message.partition("; last error: ")[2] or message) from None
             if PUSHBACK in trailers or any(words in message for words in BUSY):
                 raise BusyError(code, message, _seconds(trailers.get(PUSHBACK))) from None
@@ -86,7 +98,7 @@ def _seconds(milliseconds):
 def _name(spec, where):
     spec.name, version, label = where
     if version is not None:
-        spec.version.value = int(version)
+        spec.version.value = version
     if label is not None:
         spec.version_label = label
 
@@ -102,4 +114,4 @@ def _read(path):
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise ServingError("INVALID_ARGUMENT", f"ca: {path} cannot be read ({error.strerror})") from error
+        raise ServingError("INVALID_ARGUMENT", f"`ca`: {path} cannot be read ({error.strerror})") from error

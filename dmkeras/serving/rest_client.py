@@ -9,12 +9,13 @@ import urllib.parse
 
 import numpy as np
 
-from dmkeras.serving.client import BusyError, unreachable, untrusted
-from dmkeras.serving.errors import HTTP, ServingError, TooLargeError
+from dmkeras.serving.client import BusyError, other_host, unreachable, untrusted
+from dmkeras.serving.errors import HTTP, RequestError, ServingError, TooLargeError
 
 CODES = {status: code for code, status in reversed(HTTP.items())}  # where several share one, the first of the table
 CODES |= {408: "DEADLINE_EXCEEDED", 431: "INVALID_ARGUMENT"}
 BUSY = (429, 503)
+OTHER_HOST = (62, 64)  # OpenSSL's verify codes: the name, the address of the server is not in its certificate
 LOST = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)  # RemoteDisconnected is the first of them
 
 
@@ -37,6 +38,12 @@ class Rest:
         return self._json("GET", _path(where))
 
     def predict(self, where, signature, arrays):
+        for name, array in arrays.items():
+            if 0 in array.shape[:-1]:
+                raise RequestError(
+                    f"input {name!r} is {list(array.shape)}, no rows, and JSON cannot say of what shape; send one or "
+                    "more, or ask over grpc://"
+                )
         inputs = {name: _listed(array) for name, array in arrays.items()}
         body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
         return self._json("POST", f"{_path(where)}:predict", body)
@@ -94,15 +101,22 @@ class Rest:
                 connection.close()
                 if kept and isinstance(error, LOST):
                     continue  # the server closed it meanwhile; nothing of an answer had come
-                raise ServingError(
-                    "UNAVAILABLE", f"{self._url} closed the connection or speaks no HTTP ({_said(error)})"
-                ) from error
+                raise ServingError("UNAVAILABLE", f"{self._url} {self._hint(error)}") from error
             except BaseException:  # such as an interrupt: what is on the line belongs to no later request
                 connection.close()
                 raise
             if connection.sock is not None:
                 self._idle.append(connection)
             return answer
+
+    def _hint(self, error):
+        """What a server did that gave no answer in HTTP, and what it may be."""
+        if isinstance(error, LOST):
+            other = "https://" if self._context is None else "grpcs://"
+            return f"closed the connection without an answer; is this the port of {other}?"
+        if isinstance(error, http.client.BadStatusLine):  # whose text is what came, raw
+            return "speaks no HTTP; is this the gRPC port? Then ask over grpc://"
+        return f"closed the connection or speaks no HTTP ({_said(error)})"
 
     def _connection(self):
         """A connection, and whether it was kept from an earlier request."""
@@ -118,9 +132,13 @@ class Rest:
             connection.connect()
         except ssl.SSLCertVerificationError as error:
             connection.close()
-            raise untrusted(self._url, error.verify_message) from error
+            raise (
+                other_host(self._url) if error.verify_code in OTHER_HOST else untrusted(self._url, error.verify_message)
+            ) from error
         except OSError as error:
             connection.close()
+            if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
+                raise ServingError("UNAVAILABLE", f"{self._url} speaks no TLS; ask over http://") from error
             raise unreachable(self._url, _said(error)) from error
         return connection, False
 
@@ -143,7 +161,7 @@ def _trusted(ca):
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:
-        raise ServingError("INVALID_ARGUMENT", f"ca: {ca} is no PEM file of certificates ({_said(error)})") from error
+        raise ServingError("INVALID_ARGUMENT", f"`ca`: {ca} is no PEM file of certificates ({_said(error)})") from error
 
 
 def _path(where):

@@ -212,7 +212,7 @@ def test_the_token_is_sent_with_every_request_and_a_broken_one_is_refused():
         client.predict("m", x=[[1, 2]])
         assert [request.headers["Authorization"] for request in stub.requests] == ["Bearer secret"] * 2
     for token in ("", " x", "a\nb", "ü"):
-        with pytest.raises(RequestError, match="the token"):
+        with pytest.raises(RequestError, match="the `token`"):
             Client("http://localhost", token=token)
 
 
