@@ -8,6 +8,7 @@ harmless.
 import contextlib
 import difflib
 import errno
+import logging
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ import uuid
 DRAFT = ".export-"
 LAST_VERSION = 2**63 - 1
 NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
+log = logging.getLogger("dmkeras.serving")
 
 
 class UnknownNameError(LookupError):
@@ -38,9 +40,28 @@ def pick(found, name, kind, where):
 
 
 def models(base):
-    """{name: folder} of the models in a folder, those with at least one version, by name."""
-    folders = sorted(entry for entry in _entries(base) if entry.is_dir() and not entry.name.startswith("."))
-    return {folder.name: folder for folder in folders if versions(folder)}
+    """{name: folder} of the models in a folder, those with at least one version, by name.
+
+    One that cannot be read is a warning in the log; OSError where the folder itself cannot.
+    """
+    found, unreadable = survey(base)
+    for error in unreadable.values():
+        log.warning("passed over: %s", error)
+    return found
+
+
+def survey(base):
+    """The models in a folder, {name: folder}, and what is in the way of others: {name: OSError}."""
+    found, unreadable = {}, {}
+    for entry in sorted(_entries(base)):
+        if entry.name.startswith("."):
+            continue
+        try:
+            if entry.is_dir() and versions(entry):
+                found[entry.name] = entry
+        except OSError as error:
+            unreadable[entry.name] = error
+    return found, unreadable
 
 
 def versions(folder):

@@ -28,6 +28,26 @@ def test_models_are_the_folders_with_a_version(tmp_path):
     assert folders.models(tmp_path) == {"vae": tmp_path / "vae"}
 
 
+def test_a_model_that_cannot_be_read_is_passed_over_with_a_warning(tmp_path, monkeypatch, caplog):
+    for name in ("good", "bad"):
+        fill(tmp_path / name / "1")
+    listed, locked = folders._entries, {"bad"}
+
+    def entries(folder):
+        if folder.name in locked:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(folders, "_entries", entries)
+    assert list(folders.models(tmp_path)) == ["good"]
+    assert [record.message for record in caplog.records] == [
+        f"passed over: [Errno 13] Permission denied: '{tmp_path / 'bad'}'"
+    ]
+    locked.add(tmp_path.name)
+    with pytest.raises(PermissionError):
+        folders.models(tmp_path)
+
+
 def test_a_name_is_looked_up_and_never_joined_into_a_path(tmp_path):
     fill(tmp_path / "saved_models" / "vae" / "1")
     fill(tmp_path / "secret" / "1")

@@ -606,4 +606,52 @@ def test_a_load_is_measured_and_told_its_options(serve, model, loads):
         "per_model_batching": True,
         "iterations": 0,
         "inter_op": 2,
+        "intra_op": 0,
     }
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """Names of folders whose content cannot be listed."""
+    names, listed = set(), folders._entries
+
+    def entries(folder):
+        if os.path.basename(folder) in names:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(folders, "_entries", entries)
+    return names
+
+
+def test_a_folder_that_cannot_be_read_keeps_no_other_from_being_served_and_is_told_once(serve, model, locked, caplog):
+    publish(model.parent / "bad", 1)
+    locked.add("bad")
+    servables = serve(discover=model.parent)
+    looks(servables)
+    assert servables.names() == ["m"]
+    assert servables.ready()
+    (told,) = [record.message for record in caplog.records]
+    assert told.startswith("bad is left as it is, it cannot be read: [Errno 13]")
+    locked.clear()
+    until(lambda: servables.names() == ["bad", "m"])
+    locked.add("bad")
+    looks(servables)
+    assert answering(servables, "bad") == 1  # what was served stays
+
+
+def test_what_does_not_answer_is_told_once_a_change(serve, tmp_path, caplog):
+    servables = serve(discover=tmp_path)
+    publish(tmp_path / "m", 1, "bad")
+    until(lambda: servables.names() == ["m"])
+    looks(servables)
+    told = [record.message for record in caplog.records if "cannot be loaded" not in record.message]
+    assert told == [
+        f"nothing is served: {tmp_path} holds no model yet, expected NAME/VERSION/saved_model.pb",
+        "model m has no version that answers",
+    ]
+
+
+def test_an_unknown_option_is_refused_at_once():
+    with pytest.raises(TypeError, match="bogus"):
+        Servables([], bogus=1)

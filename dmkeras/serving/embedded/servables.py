@@ -38,7 +38,8 @@ class Servables:
         per_model_batching=False,
         labels_for_unavailable=False,
         metrics=None,
-        **threads,
+        inter_op=0,
+        intra_op=0,
     ):
         """Nothing is loaded before `start()`.
 
@@ -55,7 +56,8 @@ class Servables:
             per_model_batching: each version is batched after its own batching_params.pbtxt, or not at all.
             labels_for_unavailable: whether a new label may name a version that does not answer yet.
             metrics: a `Metrics`.
-            threads: inter_op and intra_op, of `Loaded`.
+            inter_op: threads over which ops are spread, as of `Loaded`.
+            intra_op: threads within an op, likewise.
 
         Raises:
             RequestError: for models that cannot be served together.
@@ -66,6 +68,7 @@ class Servables:
         self._models = {model.name: model for model in self._given}
         self._labels = {}  # {name: {label: version}}
         self._nothing = set()  # models of which nothing was found at the last look
+        self._troubles = set()  # what was said at the last look
         self._stopping = False
         self._turn = threading.Lock()  # held by whoever changes the set of versions, through its loads
         self._thread = threading.Thread(target=self._watch, name="dmkeras-versions", daemon=True)
@@ -76,7 +79,8 @@ class Servables:
             iterations=warm_up_iterations if warm_up else 0,
             batching=batching,
             per_model_batching=per_model_batching,
-            **threads,
+            inter_op=inter_op,
+            intra_op=intra_op,
         )
         self._lock = self._manager.lock  # guards what requests read
 
@@ -95,11 +99,6 @@ class Servables:
         except ServingError:
             self.stop()
             raise
-        if self._discover is not None and not self._discover.is_dir():
-            log.warning("%s is no folder yet: nothing is served", self._discover)
-        for name in self.names():
-            if self._manager.newest(name) is None:
-                log.warning("model %s has no version that answers yet", name)
         self._thread.start()
 
     def stop(self, seconds=30.0):
@@ -134,7 +133,7 @@ class Servables:
             labels = self._checked_labels(models)
             new = [model for model in models if model.name not in self._models]
             for model in new:
-                self._manager.reconcile(model.name, versions.find(model))
+                self._manager.reconcile(model.name, _found(model, {}))
             failures = [failure for model in new if (failure := self._failure(model.name))]
             if failures:
                 for model in new:
@@ -258,8 +257,9 @@ class Servables:
             for name in self._manager.names():
                 self._manager.reconcile(name, None)
             return
-        vanished = self._rediscover() if self._discover is not None else set()
-        found = {name: versions.find(model) for name, model in self._models.items()}
+        unreadable = {}
+        vanished = self._rediscover(unreadable) if self._discover is not None else set()
+        found = {name: _found(model, unreadable) for name, model in self._models.items() if name not in vanished}
         found |= dict.fromkeys(vanished, versions.NOTHING)
         nothing = {name for name, there in found.items() if there is not None and not there.wanted}
         # A folder that is being deleted is empty before it is gone, and what was served from it shall stay: that
@@ -267,16 +267,45 @@ class Servables:
         for name, there in found.items():
             self._manager.reconcile(name, None if name in nothing - self._nothing else there)
         self._nothing = nothing
+        self._tell(unreadable)
 
-    def _rediscover(self):
-        """Adds the models that `discover` holds now and drops those gone for two looks; returns all that are gone."""
+    def _rediscover(self, unreadable):
+        """Adds the models that `discover` holds now and drops those gone for two looks; returns all that are gone.
+
+        What cannot be read stays as it is; adds its OSError to `unreadable`.
+        """
         try:
-            found = folders.models(self._discover)
-        except OSError:  # a folder that cannot be read says nothing of its models
+            found, errors = folders.survey(self._discover)
+        except OSError as error:
+            unreadable[str(self._discover)] = error
             return set()
+        unreadable.update(errors)
         found = {name: model_config.ModelConfig(name, str(folder)) for name, folder in found.items()}
-        models = found | {model.name: model for model in self._given}
+        kept = {name: self._models[name] for name in errors if name in self._models}
+        models = found | kept | {model.name: model for model in self._given}
         vanished = self._models.keys() - models.keys()
         with self._lock:
             self._models = {name: self._models[name] for name in vanished - self._nothing} | models
         return vanished
+
+    def _tell(self, unreadable):
+        """Warns of what does not answer, and of folders that cannot be read: once, until that changes."""
+        troubles = {f"{name} is left as it is, it cannot be read: {error}" for name, error in unreadable.items()}
+        if not self._models:
+            where = "no model is configured" if self._discover is None else f"{self._discover} holds no model yet"
+            troubles.add(f"nothing is served: {where}, expected NAME/VERSION/saved_model.pb")
+        troubles |= {
+            f"model {name} has no version that answers" for name in self._models if not self._manager.newest(name)
+        }
+        for trouble in sorted(troubles - self._troubles):
+            log.warning("%s", trouble)
+        self._troubles = troubles
+
+
+def _found(model, unreadable):
+    """What is on disk of a model; None, and its OSError in `unreadable`, where its folder cannot be read."""
+    try:
+        return versions.find(model)
+    except OSError as error:
+        unreadable[model.name] = error
+        return None

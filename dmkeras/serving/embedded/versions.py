@@ -64,11 +64,8 @@ NOTHING = Found({}, {})
 
 
 def find(model):
-    """What is on disk of a ModelConfig's model; None where its folder cannot be read."""
-    try:
-        found = folders.versions(model.base_path)
-    except OSError:
-        return None
+    """What is on disk of a ModelConfig's model; OSError where its folder cannot be read."""
+    found = folders.versions(model.base_path)
     kind, value = model.policy
     if kind == "latest":
         numbered = list(found.items())
