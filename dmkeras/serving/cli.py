@@ -16,6 +16,7 @@ import os
 import sys
 
 from dmkeras.serving.commands import deploy, predict, serve, show
+from dmkeras.serving.commands.words import said
 from dmkeras.serving.errors import ServingError
 from dmkeras.serving.folders import DamagedError, UnknownNameError
 
@@ -32,7 +33,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         return 130
     except (UnknownNameError, DamagedError, ServingError, OSError, ImportError) as error:
-        print(f"dmkeras: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"dmkeras: {said(error)}", file=sys.stderr)
         return 2
     return status or 0
 

@@ -15,8 +15,6 @@ import operator
 import time
 import urllib.parse
 
-import numpy as np
-
 from dmkeras.serving.client_tensors import as_array, check_complete, described, takes_files
 from dmkeras.serving.embedded.versions import VersionStatus
 from dmkeras.serving.errors import RequestError, ServingError
@@ -102,8 +100,9 @@ class Client:
         takes, gives = found[signature]
         if feed is not None and not isinstance(feed, collections.abc.Mapping):
             name = takes[0].name if takes else "NAME"
+            shape = f" {list(feed.shape)}" if hasattr(feed, "shape") else ""
             raise RequestError(
-                f"{model}, {signature}: received {type(feed).__name__} {list(np.shape(feed))} without a name, expected "
+                f"{model}, {signature}: received {type(feed).__name__}{shape} without a name, expected "
                 f"inputs by name: predict({model!r}, {name}=...), or a dict {{{name!r}: ...}}"
             )
         values = {**(feed or {}), **inputs}

@@ -183,9 +183,17 @@ def test_a_request_in_json_comes_as_text_from_a_file_or_from_stdin(dmkeras, expo
         ("predict saved_models encoder --version 3", "no version '3' in saved_models/encoder; there is 1."),
         ("predict . damaged", "damaged/1 cannot be loaded"),
         ("predict saved_models encoder --signature smple", "no signature 'smple'"),
-        ("predict saved_models encoder", "received inputs [], expected ['image']"),
-        ("predict saved_models encoder --image none.png", "none.png"),
-        ("predict saved_models encoder --image junk.png", "junk.png is not a picture"),
+        (
+            "predict saved_models encoder",
+            "input 'image' is missing, expected float32 [B, 8, 8, 1]; send it by --image FILE",
+        ),
+        ("predict saved_models encoder --image none.png", "dmkeras: none.png: No such file or directory\n"),
+        (
+            "predict saved_models encoder --image junk.png",
+            "junk.png is not a picture of a format that can be read, such as PNG or JPEG\n",
+        ),
+        ("predict http://localhost:1 encoder --token \u00fc", "token (--token or DMKERAS_TOKEN) is empty or holds"),
+        ("predict https://localhost:1 encoder --ca none.pem", "--ca: none.pem"),
         ("predict saved_models encoder --image grey.png --count 3 --seed 1", "no such input, but image"),
         ("predict saved_models encoder --image grey.png grey.png --count 3", "{'image': 2} rows for 3 answers"),
         ("predict saved_models encoder --image grey.png grey.png --count 1", "{'image': 2} rows for 1 answers"),
@@ -226,6 +234,12 @@ def test_a_command_line_that_cannot_be_read_ends_with_status_2(dmkeras):
         with pytest.raises(SystemExit) as ended:
             dmkeras(*arguments)
         assert ended.value.code == 2
+
+
+def test_a_count_of_none_is_told_what_is_expected(dmkeras, capsys):
+    with pytest.raises(SystemExit):
+        dmkeras("predict", "x", "y", "--count", "0")
+    assert "argument --count: received '0', expected a whole number from 1" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(exported):

@@ -53,12 +53,14 @@ def shown(path, tensor):
 
 def decoded(name, content):
     """The Pillow image of an encoded picture, upright; RequestError with its name for what is none."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
         return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:  # whose text shows an object of Python
+        raise RequestError(f"{name} is not a picture of a format that can be read, such as PNG or JPEG") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(f"{name} is not a picture that can be read: {error}") from error
 

@@ -5,6 +5,7 @@ cannot be read, or that the model refuses, is named on stderr; its place in `pre
 and the exit status is 1. When the server goes away, what was answered until then is printed in the same way.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,8 +17,10 @@ import numpy as np
 
 from dmkeras.serving import folders, model_card, rest_json
 from dmkeras.serving.client import Client, is_url
+from dmkeras.serving.client_tensors import check_complete
 from dmkeras.serving.commands import drawings, quiet
 from dmkeras.serving.commands.rows import answers, of_arguments
+from dmkeras.serving.commands.words import said
 from dmkeras.serving.errors import RequestError, ServingError
 
 
@@ -86,7 +89,7 @@ def run(args):
         except ServingError as error:
             if not found:
                 raise
-            print(f"dmkeras: {error}", file=sys.stderr)
+            print(f"dmkeras: {said(error)}", file=sys.stderr)
             errors.append(error)
     if found:
         print(json.dumps(_joined(request, found, bool(errors)), ensure_ascii=False))
@@ -118,8 +121,14 @@ def _source(args):
     versions = folders.versions(folder)
     version = folders.pick(versions, max(versions) if args.version is None else args.version, "version", folder)
     with quiet.runtime().Loaded(version) as model:
+
+        def run(signature, feed):
+            feed = model.defaults[signature] | feed
+            check_complete(model.signatures[signature].inputs, feed)
+            return model.run(signature, feed)
+
         signatures = {name: (signature.inputs, signature.outputs) for name, signature in model.signatures.items()}
-        yield Source(signatures, model.run, (model_card.read(version) or {}).get("labels"))
+        yield Source(signatures, run, (model_card.read(version) or {}).get("labels"))
 
 
 def _joined(request, found, in_part):
@@ -145,10 +154,6 @@ def _labels(args, source):
 
 
 def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-_positive.__name__ = "number from 1"  # argparse: invalid ... value
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"received {text!r}, expected a whole number from 1")
+    return int(text)

@@ -8,7 +8,9 @@ import typing
 import numpy as np
 
 from dmkeras.serving import model_card, rest_json
+from dmkeras.serving.client_tensors import MissingInputError
 from dmkeras.serving.commands import pictures
+from dmkeras.serving.commands.words import said
 from dmkeras.serving.errors import RequestError, ServingError
 
 
@@ -83,7 +85,7 @@ def _asked(args, ask, request, rows, feed, errors):
     try:
         yield rows, ask(args.signature, feed)
     except ServingError as error:
-        if error.code != "INVALID_ARGUMENT" or len(request.images) < 2:
+        if error.code != "INVALID_ARGUMENT" or len(request.images) < 2 or isinstance(error, MissingInputError):
             raise
         if len(rows) == 1:
             return _note(request, rows[0], error, errors)
@@ -115,7 +117,8 @@ def _feeds(request, rows, errors):
 
 def _note(request, row, error, errors):
     path = str(request.image(row))
-    print(f"dmkeras: {error}" if path in str(error) else f"dmkeras: {path}: {error}", file=sys.stderr)
+    text = said(error)
+    print(f"dmkeras: {text}" if path in text else f"dmkeras: {path}: {text}", file=sys.stderr)
     errors.append(error)
 
 
