@@ -15,6 +15,8 @@ import re
 import shutil
 import uuid
 
+from dmkeras.serving.errors import RequestError
+
 DRAFT = ".export-"
 LAST_VERSION = 2**63 - 1
 NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
@@ -37,6 +39,25 @@ def pick(found, name, kind, where):
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names) or 'none'}."
     raise UnknownNameError(f"no {kind} {str(name)!r} in {where}; {hint}")
+
+
+def check_base(path):
+    """Checks that a path may hold models, in time.
+
+    Raises:
+        NotADirectoryError: for what is no folder.
+        RequestError: for a model or a version.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise NotADirectoryError(f"{path} is no folder, expected one that holds NAME/VERSION/saved_model.pb")
+    if (path / "saved_model.pb").is_file():
+        raise RequestError(f"{path} is a version of one model, expected the folder of models two levels above")
+    if versions(path):
+        raise RequestError(
+            f"{path} holds the versions of one model, expected the folder above it, which holds models; for one model "
+            "alone, --model_base_path or a ModelConfig"
+        )
 
 
 def models(base):

@@ -45,7 +45,7 @@ def entry(fields):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("model_config_lst {}", "models.config: 1:1 .*model_config_lst"),
+        ("model_config_lst {}", "ModelServerConfig: 1:1 .*model_config_lst"),
         (
             'model_config_list { config { name: "r" base_path: "m/r" model_platform: "tensorflow" } }',
             "Expected model r to have an absolute path or URI; got base_path\\(\\)=m/r",

@@ -26,7 +26,7 @@ def parse(text):
     try:
         config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     except text_format.ParseError as error:
-        raise RequestError(f"models.config: {error}") from None
+        raise RequestError(f"expected a ModelServerConfig: {error}") from None
     return from_proto(config)
 
 

@@ -6,19 +6,18 @@
 One gate counts the requests of both ports; one `Servables` watches the folders and swaps versions beneath them.
 """
 
-import contextlib
 import pathlib
-import socket
 import threading
 
+from dmkeras.serving import folders
+from dmkeras.serving.embedded import ports
 from dmkeras.serving.embedded.access_log import AccessLog
 from dmkeras.serving.embedded.grpc_server import GrpcServer
 from dmkeras.serving.embedded.limits import Gate
 from dmkeras.serving.embedded.metrics import PATH, Metrics
 from dmkeras.serving.embedded.rest_server import RestServer
 from dmkeras.serving.embedded.servables import Servables
-
-AUTO = "auto"
+from dmkeras.serving.errors import RequestError
 
 
 class Server:
@@ -42,6 +41,10 @@ class Server:
         metrics_path: of the REST port, for Prometheus.
         access_log: a text stream for one JSON line a request, or None.
         loading: further arguments of `Servables`: batching, polling, warm-up, threads.
+
+    Raises:
+        NotADirectoryError: for `models` that is no folder.
+        RequestError: for a folder that holds no models but is one, and what else cannot be served.
     """
 
     def __init__(
@@ -62,11 +65,16 @@ class Server:
         access_log=None,
         **loading,
     ):
+        if not timeout > 0:
+            raise RequestError(f"received a timeout of {timeout}, expected seconds above 0")
         self.host, self._ports, self._drain_seconds = host, (rest_port, grpc_port), drain_seconds
+        self._tls = tls
         self._scheme = "https" if tls else "http"
         metrics = Metrics()
         folder = pathlib.Path(models) if isinstance(models, str | pathlib.Path) else None
-        self.servables = Servables([] if folder else models, discover=folder, metrics=metrics, **loading)
+        if folder is not None:
+            folders.check_base(folder)
+        self.servables = Servables([] if folder is not None else models, discover=folder, metrics=metrics, **loading)
         shared = {
             "host": host,
             "gate": Gate(max_concurrency),
@@ -80,30 +88,33 @@ class Server:
         }
         self._rest = self._grpc = None
         if grpc_port != 0:
-            self._grpc = GrpcServer(self.servables, port=_number(grpc_port), **shared)
+            self._grpc = GrpcServer(self.servables, port=ports.number(grpc_port), **shared)
         if rest_port != 0:
             self._rest = RestServer(
-                self.servables, port=_number(rest_port), cors=cors, metrics_path=metrics_path, **shared
+                self.servables, port=ports.number(rest_port), cors=cors, metrics_path=metrics_path, **shared
             )
 
     @property
     def rest_url(self):
         """Such as http://127.0.0.1:8501; None while the port is closed."""
-        return f"{self._scheme}://{_address(self.host, self._rest.port)}" if self._rest else None
+        return f"{self._scheme}://{ports.address(self.host, self._rest.port)}" if self._rest else None
 
     @property
     def grpc_url(self):
         """Such as grpc://127.0.0.1:8500; None while the port is closed."""
         scheme = "grpcs" if self._scheme == "https" else "grpc"
-        return f"{scheme}://{_address(self.host, self._grpc.port)}" if self._grpc else None
+        return f"{scheme}://{ports.address(self.host, self._grpc.port)}" if self._grpc else None
 
     def start(self):
         """Loads every model, then opens the ports. A model that fails to load is said in its status, not here.
 
-        Raises OSError for a port that is taken, before anything is loaded.
+        Raises, before anything is loaded:
+            OSError: for a port that is taken, an unknown host, a TLS file that cannot be read.
+            RequestError: for ports or TLS files that do not fit each other.
         """
-        for port in self._ports:
-            _check_free(self.host, port)
+        ports.check(self.host, *self._ports)
+        if self._tls:
+            ports.check_tls(*self._tls)
         self.servables.start()
         try:
             for server in self._servers():
@@ -130,24 +141,3 @@ class Server:
 
     def _servers(self):
         return [server for server in (self._grpc, self._rest) if server]
-
-
-def _number(port):
-    return 0 if port == AUTO else port  # the system's word for a free one
-
-
-def _address(host, port):
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _check_free(host, port):
-    if port in (0, AUTO):
-        return
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with contextlib.closing(socket.socket(family)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            error.strerror = f"port {port} of {host} cannot be opened ({error.strerror}); choose another, or 0 for none"
-            raise
