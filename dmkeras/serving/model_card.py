@@ -5,16 +5,14 @@ No TensorFlow here.
 """
 
 import json
-import math
 import typing
 
+from dmkeras.serving.curl import curl
 from dmkeras.serving.folders import DamagedError
 
 FILE = "assets.extra/model_card.json"
 LABELS = "assets.extra/labels.txt"
-HOST = "http://localhost:8501"
 KEYS = ("name", "class", "created", "parameters", "labels", "software", "signatures", "config")
-INLINE = 16  # numbers a row that a curl line spells out
 
 # The house's units (README, "Units"): a tensor's name says what it holds, in every model.
 UNITS = {
@@ -65,22 +63,6 @@ def unit(name):
     return UNITS.get(name) or UNITS.get(singular) or ("a PNG or JPEG file" if name.endswith("_bytes") else None)
 
 
-def curl(model, signature, inputs, feature=None):
-    """A shell line that asks a server for one row of a signature; `inputs` are its Tensors.
-
-    `feature`, of a signature that takes tf.Examples, is the Tensor that an example holds: the line asks by `:classify`.
-    """
-    inputs = [feature] if feature else inputs
-    url = f"{HOST}/v1/models/{model}:{'classify' if feature else 'predict'}"
-    row = ", ".join(f'"{tensor.name}": {_value(tensor)}' for tensor in inputs)
-    named = "" if signature == "serving_default" else f'"signature_name": "{signature}", '
-    body = f'{{{named}"{"examples" if feature else "instances"}": [{{{row}}}]}}'
-    if not any(_computed(tensor) for tensor in inputs):
-        return f"curl -d '{body}' {url}"
-    modules = "base64, json" if "base64" in row else "json"
-    return f"python3 -c 'import {modules}; print(json.dumps({body}))' | curl -d @- {url}"
-
-
 def describe(model, signatures, features=None):
     """{signature: ([Tensor] inputs, [Tensor] outputs)} -> the `signatures` of a card.
 
@@ -92,7 +74,7 @@ def describe(model, signatures, features=None):
             "inputs": [_entry(tensor) for tensor in inputs],
             "outputs": [_entry(tensor) for tensor in outputs],
             **({"feature": _entry(features[name])} if name in features else {}),
-            "curl": curl(model, name, inputs, features.get(name)),
+            "curl": curl(model, name, inputs, outputs, features.get(name)),
         }
         for name, (inputs, outputs) in sorted(
             signatures.items(), key=lambda item: (item[0] != "serving_default", item[0])
@@ -114,9 +96,12 @@ def read(folder):
     return card
 
 
-def text(model, card):
-    """The card of a model as lines to read. A card without "class" has signatures alone."""
-    lines = []
+def text(model, card, line=curl):
+    """The card of a model as lines to read. A card without "class" has signatures alone.
+
+    `line` makes the line that asks for a signature, as `curl` does; None: there is none.
+    """
+    lines = [] if card["signatures"] else ["no signatures: nothing can be asked"]
     if "class" in card:
         software = ", ".join(f"{name} {version}" for name, version in card["software"].items() if version)
         lines.append(f"{card['class']}, {card['parameters']:,} parameters, written {card['created']} ({software})")
@@ -131,8 +116,9 @@ def text(model, card):
             lines.append(_line("in", {**entry, "unit": "serialized tf.Examples of"} if feature else entry))
         lines += [_line("", signature["feature"])] if feature else []
         lines += [_line("out", entry) for entry in signature["outputs"]]
-        tensors = [_tensor(entry) for entry in signature["inputs"]]
-        lines.append(f"  {curl(model, name, tensors, feature)}")  # under the name that the folder has now
+        tensors = [[_tensor(entry) for entry in signature[side]] for side in ("inputs", "outputs")]
+        if line is not None:
+            lines.append(f"  {line(model, name, *tensors, feature)}")  # under the name that the folder has now
     return "\n".join(lines)
 
 
@@ -162,24 +148,3 @@ def _entry(tensor):
 def _line(kind, entry):
     line = f"  {kind:3} {entry['name']:20} {entry['dtype']:7} {sides(entry['shape'])}"
     return f"{line:55} {entry['unit']}" if entry["unit"] else line
-
-
-def _computed(tensor):
-    """Whether a row is too long to spell out, or is a file."""
-    row = (tensor.shape or ())[1:]
-    return _is_file(tensor) or None in row or math.prod(row) > INLINE
-
-
-def _is_file(tensor):
-    return tensor.name.endswith("_bytes") or tensor.name == "image/encoded"
-
-
-def _value(tensor):
-    """One row of a tensor, as JSON where it is short and otherwise as Python that makes it."""
-    if _is_file(tensor):
-        return '{"b64": base64.b64encode(open("picture.png", "rb").read()).decode()}'
-    leaf = {"float32": "0.5", "string": '"text"', "bool": "true"}.get(tensor.dtype, "1")
-    leaf = "True" if leaf == "true" and _computed(tensor) else leaf
-    for side in reversed((tensor.shape or ())[1:]):
-        leaf = f"[{leaf}] * {32 if side is None else side}" if _computed(tensor) else f"[{', '.join([leaf] * side)}]"
-    return leaf

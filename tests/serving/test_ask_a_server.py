@@ -1,6 +1,7 @@
 """The client and `dmkeras predict` against the embedded server: one answer from a folder, over REST and over gRPC."""
 
 import json
+import re
 import shutil
 import subprocess
 import types
@@ -115,8 +116,9 @@ def test_show_of_a_url_tells_states_signatures_and_curl_lines(dmkeras, server):
         assert (status, err) == (0, "")
         assert out.startswith("encoder, version 1: AVAILABLE\n")
         assert "  in  image                float32 [B, 8, 8, 1]         values in [0, 1]\n" in out
-        assert f"{url}/v1/models/encoder:predict" in out or url == server.grpc_url
-        assert dmkeras("show", f"{url}/encoder/1/") == (status, out, err)
+        assert f"{url}/v1/models/encoder:predict" in out if url == server.rest_url else "curl" not in out
+        status, of_version, err = dmkeras("show", f"{url}/encoder/1/")
+        assert (status, err, of_version.replace("encoder/versions/1:", "encoder:")) == (0, "", out)
         assert dmkeras("show", f"{url}/encoder/7")[0] == 2
         assert dmkeras("show", url)[0] == 2
 
@@ -144,7 +146,11 @@ def test_tls_and_the_token_hold_on_both_ports(secured, monkeypatch, dmkeras, exp
             Client(url, ca="none.pem")
         monkeypatch.setenv("DMKERAS_TOKEN", TOKEN)
         assert dmkeras("predict", url, "encoder", "--image", "grey.png", "--ca", secured.ca)[0] == 0
-        assert dmkeras("show", f"{url}/encoder", "--ca", secured.ca)[0] == 0
+        status, out, _ = dmkeras("show", f"{url}/encoder", "--ca", secured.ca)
+        assert status == 0
+        for line in filter(None, re.findall(".*curl.*", out)):  # with the token of the environment
+            asked = subprocess.run(["bash", "-c", f"cp grey.png picture.png; {line}"], capture_output=True, timeout=60)
+            assert json.loads(asked.stdout)["predictions"], line
 
 
 def test_an_address_of_the_wrong_protocol_says_which_may_be_right(server, secured):

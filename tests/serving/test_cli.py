@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dmkeras.serving import cli, folders, model_card
+from dmkeras.serving.curl import curl
 
 
 @pytest.fixture
@@ -86,6 +87,34 @@ def test_tensors_that_another_tool_left_without_a_rank_or_a_batch_are_told():
     text = model_card.text("m", {"signatures": model_card.describe("m", {"run": (tensors, [])})})
     for line in ("  in  x                    float32 of any shape", "int32   []", "float32 [1, ?]"):
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "body"),
+    [
+        ([("x", "float32", ())], (), {"inputs": {"x": 0.5}}),
+        ([("x", "float32", None), ("k", "int32", (None,))], None, {"inputs": {"x": 0.5, "k": [1]}}),
+        ([("x", "int32", (None, 2))], (), {"inputs": {"x": [[1, 1]]}}),
+        ([("x", "bool", (2, None))], (None,), {"inputs": {"x": [[True] * 32] * 2}}),
+        ([("b", "bool", (None,)), ("x", "int32", (None, 17))], (None,), {"instances": [{"b": True, "x": [1] * 17}]}),
+        ([("it's", "string", (None,))], (None,), {"instances": [{"it's": "text"}]}),
+    ],
+)
+def test_a_curl_line_has_rows_where_there_are_rows_and_columns_elsewhere(inputs, output, body):
+    tensors = [model_card.Tensor(*tensor) for tensor in inputs]
+    line = curl("a ü", "run", tensors, [model_card.Tensor("y", "float32", output)])
+    shell = 'curl() { [ "$2" = "@-" ] && cat || echo "$2"; echo "$3"; }; '
+    asked = subprocess.run(["bash", "-c", shell + line], capture_output=True, text=True, timeout=60, check=True)
+    sent, url = asked.stdout.splitlines()
+    assert json.loads(sent) == {"signature_name": "run", **body}
+    assert url == "http://localhost:8501/v1/models/a%20%C3%BC:predict"
+
+
+def test_what_json_cannot_ask_gets_a_remark_and_no_curl_line():
+    half, examples = model_card.Tensor("x", "float16", (None,)), model_card.Tensor("inputs", "string", (None,))
+    assert curl("m", "run", [half]) == "# no JSON form: x is float16; ask over gRPC"
+    assert "tf.Examples" in curl("m", "run", [examples], [model_card.Tensor("scores", "float32", (None, 2))])
+    assert model_card.text("m", {"signatures": {}}) == "no signatures: nothing can be asked"
 
 
 def test_show_needs_no_tensorflow(exported):

@@ -1,6 +1,9 @@
 """`dmkeras show`: what is exported in a folder, or served at a URL."""
 
+import functools
+import os
 import pathlib
+import shlex
 import sys
 import urllib.parse
 
@@ -8,6 +11,7 @@ from dmkeras.serving import folders, model_card
 from dmkeras.serving.client import is_url
 from dmkeras.serving.commands import quiet
 from dmkeras.serving.commands.predict import add_server_arguments, client_of
+from dmkeras.serving.curl import curl
 from dmkeras.serving.errors import RequestError
 
 
@@ -77,7 +81,19 @@ def _show_server(args):
         for status in client.status(name, version):
             print(f"{name}, version {status.version}: {status.state}{status.message and f', {status.message}'}")
         card = {"signatures": model_card.describe(name, client.signatures(name, version))}
-        print(model_card.text(name, card).replace(model_card.HOST, url))
+        print(model_card.text(name, card, _line(url, version, args)))
+
+
+def _line(url, version, args):
+    """What makes a line that asks this server; None for gRPC, which curl does not speak."""
+    if not url.startswith("http"):
+        return None
+    options = []
+    if args.token or os.environ.get("DMKERAS_TOKEN"):
+        options.append('-H "Authorization: Bearer $DMKERAS_TOKEN"')  # the token itself stays out of the terminal
+    if args.ca is not None:
+        options.append(f"--cacert {shlex.quote(args.ca)}")
+    return functools.partial(curl, url=url, version=version, options=" ".join(options))
 
 
 def _model_of(address):
