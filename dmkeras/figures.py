@@ -37,13 +37,25 @@ def save(path, picture):
     return path
 
 
-def grid(images, columns=None, *, titles=None, row_labels=None, column_labels=None, title=None, scale=None, gap=4):
-    """Pictures in reading order on white.
+def grid(
+    images,
+    columns=None,
+    *,
+    titles=None,
+    row_labels=None,
+    column_labels=None,
+    title=None,
+    scale=None,
+    gap=4,
+    ground="white",
+):
+    """Pictures in reading order on a ground, white unless told.
 
     images: [N, H, W, C], [N, H, W] or a list of pictures, also of different sizes.
     columns: pictures a row; default: as `column_labels` or `row_labels` say, or nearly a square.
     titles: N texts, each above its picture.   row_labels, column_labels: at the left and on top.
     scale: integer enlargement; default: small pictures become about 72 pixels.   gap: between pictures, in pixels.
+    ground: the colour behind them, as Pillow takes it; a grey one parts pictures with white edges.
     """
     tiles = [_picture(image, "grid") for image in images]
     if not tiles:
@@ -62,7 +74,7 @@ def grid(images, columns=None, *, titles=None, row_labels=None, column_labels=No
     height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
     scale = scale or max(1, min(round(TILE_SIDE / max(height, width)), GRID_WIDTH // (columns * width)))
     tiles = [_enlarge(tile, scale) for tile in tiles]
-    return _sheet(tiles, rows, columns, titles, row_labels, column_labels, title, gap)
+    return _sheet(tiles, rows, columns, titles, row_labels, column_labels, title, gap, ground)
 
 
 def labelled_rows(rows, **options):
@@ -270,8 +282,8 @@ def _width(text):
     return math.ceil(_font().getlength(str(text)))
 
 
-def _sheet(tiles, rows, columns, titles=None, row_labels=None, column_labels=None, title=None, gap=0):
-    """Tiles on white: the title, the column labels, then row by row the pictures' titles and the pictures."""
+def _sheet(tiles, rows, columns, titles=None, row_labels=None, column_labels=None, title=None, gap=0, ground="white"):
+    """Tiles on their ground: the title, the column labels, then row by row the pictures' titles and the pictures."""
     from PIL import Image, ImageDraw
 
     words = [*(titles or ()), *(column_labels or ())]
@@ -283,7 +295,7 @@ def _sheet(tiles, rows, columns, titles=None, row_labels=None, column_labels=Non
     lefts = [left + column * (width + gap) for column in range(columns)]
     tops = [top + row * (line + height + gap) for row in range(rows)]
     size = (max(lefts[-1] + width, PAD + _width(title or "")) + PAD, tops[-1] + line + height + PAD)
-    sheet = Image.new("RGB", size, "white")
+    sheet = Image.new("RGB", size, ground)
     texts = [(PAD, LINE // 2 + 2, title or "", "lm")]
     texts += [
         (x + width // 2, top - LINE // 2, label, "mm") for x, label in zip(lefts, column_labels or (), strict=False)

@@ -233,7 +233,19 @@ def test_samples_of_all_batches_are_one_grid(ask):
     )
     assert (status, err) == (0, ["m_serving_default_image.png"])
     greys = [np.full((8, 8), number / 9, np.float32) for number in range(9)]
-    np.testing.assert_array_equal(drawn("m_serving_default_image.png"), figures.grid(greys))
+    np.testing.assert_array_equal(drawn("m_serving_default_image.png"), figures.grid(greys, ground="#c8c8c8"))
+
+
+def test_a_row_without_a_picture_is_a_hole_in_the_grid(ask, tmp_path):
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    good = png(tmp_path / "good.png", colour=0)
+    for paths, holes in (((good, "junk.png", good, good), [1]), ((good, good, "junk.png"), [2])):
+        status, _, err = ask(lambda _, feed: {"image": 1 - feed["image"]}, "--image", *paths)
+        assert status == 1
+        white, grey = np.full((8, 8), 255, np.uint8), np.full((8, 8), 200, np.uint8)
+        tiles = [grey if place in holes else white for place in range(len(paths))]
+        name = next(line for line in err if line.startswith("m_") and line.endswith(".png"))
+        np.testing.assert_array_equal(drawn(name), figures.grid(tiles, ground="#c8c8c8"))
 
 
 def test_what_is_no_picture_is_not_drawn(tmp_path, capsys):

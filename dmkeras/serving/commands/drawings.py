@@ -3,7 +3,8 @@
     detection_boxes ...   boxes with labels and scores over the picture that was sent
     a map [B, h, w]       over it: integers as masks of classes, floats as a heat map with its scale
     ..._bytes             encoded pictures, written as they are
-    pictures              float in [0, 1] or uint8, [B, H, W, 1 or 3]: one grid of all rows
+    pictures              float in [0, 1] or uint8, [B, H, W, 1 or 3]: one grid of all rows on grey, which shows through
+                          where a row has none
 
 A map is known by a name that ends in map, mask, saliency or depth, or by the height and width of the picture.
 """
@@ -15,6 +16,7 @@ import numpy as np
 
 DETECTION = ("detection_boxes", "detection_scores", "detection_classes")
 MAP = re.compile(r"(?:map|mask|saliency|depth|segmentation)s?$")
+GROUND = 200  # the grey behind a grid, on which black and white edges are seen
 KINDS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": ".bmp"}  # how encoded pictures begin
 
 
@@ -25,18 +27,21 @@ class Drawer:
         self._folder, self._stem, self._labels, self._min_score = folder, stem, labels, min_score
         self._grids = {}
 
-    def draw(self, names, sent, outputs):
+    def draw(self, names, sent, outputs, rows=None):
         """Draws a batch.
 
         names: for each row, what its files are named after, or None.
         sent: place in the batch -> the picture that was sent, uint8 [H, W, 3]; None where none was.
         outputs: {name: array [B, ...]}.
+        rows: their numbers among all rows, which are their places in a grid; None: they follow one another.
         """
         for name, array in outputs.items():
             if array.dtype == object and name.endswith("_bytes") and array.ndim >= 1:
                 self._write(name, names, array)
             elif (found := _pictures(array)) is not None:
-                self._grids.setdefault(name, []).extend(found)
+                grid = self._grids.setdefault(name, {})
+                follow = range(max(grid, default=-1) + 1, max(grid, default=-1) + 1 + len(found))
+                grid.update(zip(rows if rows is not None and len(rows) == len(found) else follow, found))
         if sent is None:
             return
         for place, row in enumerate(names):
@@ -46,10 +51,12 @@ class Drawer:
                 if array.ndim == 3 and name not in DETECTION and _is_map(name, array, sent, place):
                     self._save(_joined(self._stem, name, row), self._map, sent(place), array[place], name)
 
-    def finish(self):
-        """Draws the grids."""
+    def finish(self, count=0):
+        """Draws the grids, with room for `count` rows at least."""
         for name, found in self._grids.items():
-            self._save(_joined(self._stem, name), _figures().grid, found)
+            hole = np.full_like(next(iter(found.values())), GROUND, np.uint8)
+            tiles = [found.get(row, hole) for row in range(max(count, max(found) + 1))]
+            self._save(_joined(self._stem, name), _grid, tiles)
         self._grids = {}
 
     def _detections(self, picture, outputs, place):
@@ -108,6 +115,10 @@ def _figures():
     from dmkeras import figures
 
     return figures
+
+
+def _grid(tiles):
+    return _figures().grid(tiles, ground=(GROUND,) * 3)
 
 
 def _joined(*parts):

@@ -85,7 +85,7 @@ def run(args):
         try:
             for rows, outputs in answers(args, source.ask, request, errors):
                 found.append((rows, outputs))
-                drawer.draw([request.stem(row) for row in rows], request.sent(rows), outputs)
+                drawer.draw([request.stem(row) for row in rows], request.sent(rows), outputs, rows)
         except ServingError as error:
             if not found:
                 raise
@@ -93,7 +93,7 @@ def run(args):
             errors.append(error)
     if found:
         print(json.dumps(_joined(request, found, bool(errors)), ensure_ascii=False))
-        drawer.finish()
+        drawer.finish(request.rows)
     if errors:
         done = sum(len(rows) for rows, _ in found)
         print(f"dmkeras: {request.rows - done} of {request.rows} got no answer", file=sys.stderr)
