@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 
+from dmkeras import __version__
 from dmkeras.serving.commands import deploy, predict, serve, show
 from dmkeras.serving.commands.words import said
 from dmkeras.serving.errors import ServingError
@@ -44,6 +45,7 @@ def _parser():
         allow_abbrev=False,
         description="Exported models: what there is, what they answer, how they are served.",
     )
+    parser.add_argument("--version", action="version", version=f"dmkeras {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module, text in (
         ("show", show, "versions, signatures, tensors and a curl line for each"),

@@ -28,6 +28,14 @@ LONGEST_TIMEOUT = 86400.0  # seconds; a deadline beyond a day is none
 EXPIRED = "the time for this request has passed"
 # A batch that fails so may owe it to the rows or the deadline of another caller, or to an answer that is no batch.
 ALONE = ("INVALID_ARGUMENT", "CANCELLED", "FAILED_PRECONDITION")
+UNSHAPELY = re.compile(r"Status: [23], message: (could not create a .*)")  # oneDNN: invalid_arguments, unimplemented
+# What stands around an error's own words: nodes, the node before a reason, source files, devices.
+PLACES = re.compile(
+    r"\{\{.*?\}\}|\[\[.*?\]\]| \([\w./-]+:\d+\)(?= = )"
+    r"|(?:,? in file | at )?(?<![\w./-])[\w./-]+\.(?:cc|cpp|cu|h|py):\d+"
+    r"| on /job:\S+| by allocator \w+"
+)
+HEADINGS = re.compile(r'Graph execution error:|Detected at .*|File ".*|<stack .*>')
 
 
 class LoadError(DamagedError):
@@ -106,7 +114,18 @@ class Loaded:
         signature = pick(self.signatures, name, "signature", self.folder)
         arrays = feeds.arrays(name, signature.inputs, feed, self.defaults[name])
         deadline = None if timeout is None else time.monotonic() + min(timeout, LONGEST_TIMEOUT)
-        answer = self._answer(signature, arrays, deadline)
+        try:
+            answer = self._answer(signature, arrays, deadline)
+        except ServingError as error:
+            refused = UNSHAPELY.search(str(error)) if error.code == "ABORTED" else None
+            if not refused:
+                raise
+            shapes = ", ".join(
+                f"{tensor.name!r} is {[*array.shape]}" for tensor, array in zip(signature.inputs, arrays)
+            )
+            raise RequestError(
+                f"{name}: the graph cannot take inputs of these shapes: {shapes}; {refused[1]}"
+            ) from error
         answer = {tensor.name: _array(value) for tensor, value in zip(signature.outputs, answer)}
         return answer if outputs is None else {output: answer[output] for output in outputs}
 
@@ -159,7 +178,7 @@ class Loaded:
             left = int(1000 * (deadline - time.monotonic()))
             if left <= 0:
                 raise ServingError("DEADLINE_EXCEEDED", EXPIRED)
-            run_options = tf.compat.v1.RunOptions(timeout_in_ms=left)
+            run_options = tf.compat.v1.RunOptions(timeout_in_ms=left, inter_op_thread_pool=-1)
             options = pywrap_tf_session.TF_NewBufferFromString(run_options.SerializeToString())
         try:
             return self._session._call_tf_sessionrun(options, dict(zip(fed, arrays)), fetches, [], None)
@@ -255,8 +274,8 @@ def _array(value):
 
 def _first_line(message):
     """An error's own words: without graph nodes, and of several errors the first."""
-    message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]| \([\w./-]+:\d+\)(?= = )", "", message)
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in PLACES.sub("", message).splitlines() if line.strip()]
+    lines = [line for line in lines if not HEADINGS.fullmatch(line)] or lines
     if lines and re.fullmatch(r"\d+ root error\(s\) found\.", lines[0]):
         lines = [re.sub(r"^\(\d+\) [\w ]+: ", "", lines[1])] if len(lines) > 1 else lines
     return lines[0] if lines else ""

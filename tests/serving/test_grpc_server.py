@@ -28,7 +28,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from dmkeras.serving.embedded import grpc_server
+from dmkeras.serving.embedded import grpc_calls, grpc_server
 from dmkeras.serving.embedded.access_log import AccessLog
 from dmkeras.serving.embedded.grpc_server import SPARE_THREADS, GrpcServer
 from dmkeras.serving.embedded.limits import Gate
@@ -278,7 +278,7 @@ def test_metrics_and_the_access_log_tell_of_every_call(servables):
         refused("NOT_FOUND", predict, running.channel, request_of(model="none"))
         answered, failed, unknown = running.lines()
         page = running.metrics.render().decode()
-    assert answered["peer"].startswith("ipv4:127.0.0.1:")
+    assert answered["peer"] == "127.0.0.1"
     assert (answered["api"], answered["method"], answered["model"]) == ("GRPC", "Predict", "multi")
     assert (answered["version"], answered["signature"], answered["status"]) == (1, "serving_default", "OK")
     assert answered["bytes_in"] == len(ONE.SerializeToString())
@@ -407,3 +407,8 @@ def test_who_floods_with_pings_is_sent_away(running):
     assert b"too_many_pings" in received
     assert bytes([go_away]) in received
     assert predict(running.channel).outputs
+
+
+def test_a_caller_is_written_down_by_its_address():
+    peers = ["ipv4:10.0.0.1:47874", "ipv6:%5B::1%5D:47874", "ipv6:%5Bfe80::1%25eth0%5D:1", "unix:/run/socket"]
+    assert [grpc_calls.address_of(peer) for peer in peers] == ["10.0.0.1", "::1", "fe80::1%eth0", "unix:/run/socket"]

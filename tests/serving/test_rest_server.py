@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from dmkeras.serving.embedded.rest_protocol import Limits
+from dmkeras.serving.errors import ServingError
 from tests.serving.rest_port import ANSWER, BODY, POST, PREDICT, Running, answered, rest_of, until
 from tests.serving.stub import Stub, big, raising
 
@@ -124,6 +125,13 @@ def test_a_fault_of_ours_is_told_to_the_log_alone(running, caplog):
     assert response.status == 500
     assert b"secret" not in response.content
     assert "/secret" in caplog.text
+
+
+def test_a_graph_that_lacks_memory_does_not_ask_to_be_tried_again():
+    with Running(Stub(serving_default=raising(ServingError("RESOURCE_EXHAUSTED", "OOM")))) as running:
+        response = running.ask()
+    assert response.status == 429
+    assert "Retry-After" not in response.headers
 
 
 def test_what_was_asked_is_counted_and_written_down(running):

@@ -1,5 +1,6 @@
 """Any SavedModel, loaded and asked: what comes back, and what a caller is told."""
 
+import re
 import shutil
 import time
 
@@ -139,6 +140,20 @@ def test_a_failing_graph_is_told_in_its_own_words_without_nodes(loaded):
         ("assertion failed: [no] [x (model/Shape_1:0) = ] [2]", "assertion failed: [no] [x = ] [2]"),
         ("cannot open /srv/models/vae/1/variables/x and /srv/secret/key.pem", "cannot open variables/x and a file"),
         ("in /srv/models/vae/1", "in the version"),
+        (
+            "Graph execution error:\n\nRead less bytes than requested\n\t [[{{node Restore}}]]",
+            "Read less bytes than requested",
+        ),
+        (
+            'Graph execution error:\n\nDetected at node a defined at (last):\n  File "/x.py", line 1, in f\n\nBad.',
+            "Bad.",
+        ),
+        ("Graph execution error:", "Graph execution error:"),
+        (
+            "Status: 1, message: out of memory, in file tensorflow/core/mkl_pool.cc:211",
+            "Status: 1, message: out of memory",
+        ),
+        ("OOM with shape[4] on /job:localhost/task:0/device:CPU:0 by allocator mklcpu", "OOM with shape[4]"),
         ("", "InvalidArgumentError"),
     ],
 )
@@ -159,6 +174,24 @@ def test_no_nodes_and_no_paths_are_told(message, told):
 )
 def test_an_error_keeps_its_code(error, code):
     assert runtime.serving_error(error, "/srv").code == code
+
+
+def test_shapes_that_a_primitive_cannot_take_are_the_callers_fault_by_name(loaded, monkeypatch):
+    told = "Compute received an exception:Status: {}, message: could not create a descriptor, in file a/b.cc:2"
+    for status, code, message in [
+        (2, "INVALID_ARGUMENT", "any_rank: the graph cannot take inputs of these shapes: 'x' is [1, 3]; could not"),
+        (1, "ABORTED", "Status: 1"),  # out of memory
+    ]:
+        error = runtime.serving_error(tf.errors.AbortedError(None, None, told.format(status)), "/srv")
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(loaded, "_run", fail)
+        with pytest.raises(ServingError, match=re.escape(message)) as caught:
+            loaded.run("any_rank", {"x": np.zeros((1, 3), np.float32)})
+        assert caught.value.code == code
+        assert ".cc" not in str(caught.value)
 
 
 def test_a_run_that_takes_too_long_is_given_up(loaded):

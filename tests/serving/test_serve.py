@@ -6,9 +6,10 @@ import types
 
 import pytest
 
+import dmkeras
 from dmkeras.serving import cli
-from dmkeras.serving.commands import serve
-from dmkeras.serving.embedded import ports
+from dmkeras.serving.commands import deploy, serve
+from dmkeras.serving.embedded import metrics, ports
 from dmkeras.serving.embedded.server import Server
 from dmkeras.serving.errors import RequestError
 
@@ -58,6 +59,13 @@ def test_a_time_is_a_number_of_seconds(here, capsys, line):
     assert "expected seconds from" in capsys.readouterr().err
 
 
+def test_the_command_tells_its_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"dmkeras {dmkeras.__version__}\n"
+
+
 def test_a_server_in_python_refuses_the_same(here):
     with pytest.raises(NotADirectoryError, match="nowhere is no folder"):
         Server("nowhere")
@@ -75,6 +83,7 @@ def test_a_server_in_python_refuses_the_same(here):
         ("prometheus_config { enable: true }", {}),
         ('# all\nprometheus_config: {\n enable: true, path: "/m"\n}\n', {"metrics_path": "/m"}),
         ("prometheus_config { path: '/m' }", {"metrics_path": None}),
+        (deploy.MONITORING, {"metrics_path": metrics.PATH}),
     ],
 )
 def test_a_monitoring_config_names_the_path_of_the_metrics(tmp_path, text, options):

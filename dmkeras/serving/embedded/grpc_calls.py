@@ -1,6 +1,8 @@
 """The calls of TF Serving's two services: their protos, what answers them, what a message says for log and metrics."""
 
+import re
 import typing
+import urllib.parse
 
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
@@ -66,6 +68,12 @@ def spec_of(message):
         if getattr(message, part, None):
             return getattr(message, part)[0].model_spec
     return model_pb2.ModelSpec()
+
+
+def address_of(peer):
+    """The address in gRPC's name of a caller, such as ipv6:%5B::1%5D:47874, as REST has it: ::1."""
+    found = re.fullmatch(r"ipv[46]:\[?(.*?)\]?:\d+", urllib.parse.unquote(peer))
+    return found[1] if found else peer
 
 
 def rows_of(request):

@@ -19,7 +19,7 @@ import grpc
 import uvloop
 from grpc_health.v1 import health_pb2_grpc
 
-from dmkeras.serving.embedded.grpc_calls import SERVICES, Call, parsed, rows_of, spec_of
+from dmkeras.serving.embedded.grpc_calls import SERVICES, Call, address_of, parsed, rows_of, spec_of
 from dmkeras.serving.embedded.grpc_health import Health
 from dmkeras.serving.embedded.limits import LOOPBACK
 from dmkeras.serving.errors import RequestError, ServingError, TooLargeError
@@ -153,7 +153,7 @@ class GrpcServer:
         async def handle(_, context):
             started, left = time.monotonic(), context.time_remaining()
             seconds = self._timeout if left is None else min(left, self._timeout)
-            exchange = Exchange(call, context.peer(), started, started + seconds)
+            exchange = Exchange(call, address_of(context.peer()), started, started + seconds)
             message = await self._received(context, seconds)
             await self._loop.run_in_executor(self._pool, self._answer, exchange, message)
             if exchange.code != "OK":

@@ -22,7 +22,7 @@ from dmkeras.serving.errors import ServingError, TooLargeError
 LOG = logging.getLogger(__name__)
 CLOSE = {"connection": "close"}
 RETRY = {"retry-after": "1"}
-HEADERS = {401: {"www-authenticate": "Bearer"}, 408: CLOSE, 429: RETRY, 503: RETRY}
+HEADERS = {401: {"www-authenticate": "Bearer"}, 408: CLOSE, 503: RETRY}
 PROMETHEUS = "text/plain; version=0.0.4"
 MEASURED = ("Predict", "Classify", "Regress")
 BODIES = 8  # of the longest, that may be in memory at a time
@@ -67,11 +67,12 @@ class App:
     async def __call__(self, scope, receive, send):
         started = time.monotonic()
         request = Request(scope, receive)
-        encoding = {}
+        extra = {}
         try:
-            answer, encoding = await self._answer(request)
+            answer, extra = await self._answer(request)
         except ServingError as error:
             answer = _failed(request, error.http, error.code, str(error))
+            extra = RETRY if error.http == 429 else {}  # the gate's; a graph that lacks memory will lack it again
         except ClientDisconnect:
             answer = _failed(request, 499, "CANCELLED", "the caller is gone")
         except Exception:  # a fault of ours: the caller learns nothing of it, the log everything
@@ -80,7 +81,7 @@ class App:
         headers = {
             "content-type": answer.content_type,
             **HEADERS.get(answer.status, {}),
-            **encoding,
+            **extra,
             **self._cors,
             **(CLOSE if self.draining else {}),
         }
