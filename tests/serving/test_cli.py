@@ -167,6 +167,20 @@ def test_samples_come_from_a_seed_and_are_drawn_and_no_drawing_is_overwritten(dm
     assert (tmp_path / "drawn" / "encoder_sample_image.png").read_bytes() == first
 
 
+def test_an_input_with_a_default_may_be_left_out_of_a_folders_request(dmkeras, monkeypatch):
+    from dmkeras.serving import runtime
+
+    def entered(loaded):
+        loaded.defaults["sample"] = {"temperature": np.full(1, 0.5, np.float32)}
+        return loaded
+
+    command = ("predict", "saved_models", "encoder", "--signature", "sample", "--seed", 3, "--count", 1)
+    _, expected, _ = dmkeras(*command, "--json", '{"temperature": 0.5}')
+    assert dmkeras(*command)[0] == 2
+    monkeypatch.setattr(runtime.Loaded, "__enter__", entered)
+    assert dmkeras(*command)[:2] == (0, expected)
+
+
 def test_encoded_pictures_in_an_answer_are_base64_and_drawn(dmkeras, exported, tmp_path):
     png(tmp_path / "grey.png")
     status, out, err = dmkeras("predict", "saved_models", "encoder", "--signature", "draw", "--image", "grey.png")

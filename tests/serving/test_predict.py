@@ -10,6 +10,7 @@ from PIL import Image
 
 from dmkeras import figures
 from dmkeras.serving import cli
+from dmkeras.serving.client_tensors import MissingInputError
 from dmkeras.serving.commands import drawings, pictures, predict
 from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.model_card import Tensor
@@ -81,6 +82,14 @@ def test_a_picture_that_the_model_refuses_is_found_among_the_others(ask, tmp_pat
     assert status == 1
     assert [row is None for row in answered["predictions"]] == [False, True, False]
     assert err[0] == f"dmkeras: {paths[1]}: Unknown image file format"
+
+
+def test_a_missing_input_is_told_once_for_all_pictures(ask, tmp_path):
+    def answer(name, feed):
+        raise MissingInputError("input 'k' is missing")
+
+    paths = [png(tmp_path / f"{number}.png") for number in range(3)]
+    assert ask(answer, "--image", *paths)[2] == ["dmkeras: input 'k' is missing; send it by --image FILE or --json"]
 
 
 def test_what_was_answered_before_the_server_went_away_is_printed(ask, tmp_path):
