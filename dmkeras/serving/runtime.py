@@ -178,7 +178,7 @@ class Loaded:
             left = int(1000 * (deadline - time.monotonic()))
             if left <= 0:
                 raise ServingError("DEADLINE_EXCEEDED", EXPIRED)
-            run_options = tf.compat.v1.RunOptions(timeout_in_ms=left, inter_op_thread_pool=-1)
+            run_options = tf.compat.v1.RunOptions(timeout_in_ms=left)
             options = pywrap_tf_session.TF_NewBufferFromString(run_options.SerializeToString())
         try:
             return self._session._call_tf_sessionrun(options, dict(zip(fed, arrays)), fetches, [], None)
