@@ -8,7 +8,7 @@ Beneath them:
     folders      names and versions on disk          runtime     one version, loaded; feeds checks, batching shares runs
     model_card   what a version says of itself       rest_json   the REST form of tensors, on json_arrays and json_text
     warm_up      requests replayed before it answers curl        shell lines that ask for a row
-    errors       what reaches a caller: a code, a message
+    errors       what reaches a caller: a code, a message; graph_errors puts what TensorFlow raises into such words
 No TensorFlow is imported by `Client` of http://, `folders`, `model_card`, `curl`, `rest_json`, `feeds`, `errors` and
 `commands`.
 """

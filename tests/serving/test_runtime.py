@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dmkeras.serving import runtime
+from dmkeras.serving import graph_errors, runtime
 from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.folders import DamagedError, UnknownNameError
 from dmkeras.serving.model_card import Tensor
@@ -159,7 +159,7 @@ def test_a_failing_graph_is_told_in_its_own_words_without_nodes(loaded):
 )
 def test_no_nodes_and_no_paths_are_told(message, told):
     error = tf.errors.InvalidArgumentError(None, None, message)
-    assert str(runtime.serving_error(error, "/srv/models/vae/1")) == told
+    assert str(graph_errors.serving_error(error, "/srv/models/vae/1")) == told
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_no_nodes_and_no_paths_are_told(message, told):
     ],
 )
 def test_an_error_keeps_its_code(error, code):
-    assert runtime.serving_error(error, "/srv").code == code
+    assert graph_errors.serving_error(error, "/srv").code == code
 
 
 def test_shapes_that_a_primitive_cannot_take_are_the_callers_fault_by_name(loaded, monkeypatch):
@@ -182,7 +182,7 @@ def test_shapes_that_a_primitive_cannot_take_are_the_callers_fault_by_name(loade
         (2, "INVALID_ARGUMENT", "any_rank: the graph cannot take inputs of these shapes: 'x' is [1, 3]; could not"),
         (1, "ABORTED", "Status: 1"),  # out of memory
     ]:
-        error = runtime.serving_error(tf.errors.AbortedError(None, None, told.format(status)), "/srv")
+        error = graph_errors.serving_error(tf.errors.AbortedError(None, None, told.format(status)), "/srv")
 
         def fail(*_, error=error):
             raise error
@@ -289,7 +289,7 @@ def test_a_version_that_cannot_be_loaded_says_why_without_paths(old_style, tmp_p
     if how != "nothing":
         shutil.copytree(old_style, folder)
     damage(folder, how)
-    with pytest.raises(runtime.LoadError) as caught:
+    with pytest.raises(graph_errors.LoadError) as caught:
         runtime.Loaded(folder)
     assert isinstance(caught.value, DamagedError)
     assert caught.value.code == code

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dmkeras.serving import folders, runtime
+from dmkeras.serving import folders, graph_errors, runtime
 from dmkeras.serving.embedded import loading, versions
 from dmkeras.serving.embedded.model_config import ModelConfig
 from dmkeras.serving.embedded.servables import Servables, VersionStatus
@@ -33,7 +33,7 @@ class Loads:
         if version.version in self.held:
             assert self.held[version.version].wait(SOON)
         if (version.folder / "saved_model.pb").read_text() == "bad":
-            raise runtime.LoadError(version.folder, "OUT_OF_RANGE", "Read less bytes than requested")
+            raise graph_errors.LoadError(version.folder, "OUT_OF_RANGE", "Read less bytes than requested")
         return Fake(self, version)
 
     def of(self, kind):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from dmkeras.serving import batching as batching_parameters
-from dmkeras.serving import runtime, warm_up
+from dmkeras.serving import graph_errors, runtime, warm_up
 from dmkeras.serving.errors import RequestError, ServingError
 
 MOST = 1000  # warm-up records
@@ -48,7 +48,7 @@ def load(version, *, batching=None, per_model_batching=False, iterations=1, metr
         replay(path, OneVersion(version.name, version.version, loaded), iterations)
     except Exception as error:
         loaded.close()
-        status = runtime.serving_error(error, version.folder).code
+        status = graph_errors.serving_error(error, version.folder).code
         raise
     finally:
         if metrics is not None:

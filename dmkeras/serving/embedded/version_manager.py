@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 
-from dmkeras.serving import runtime
+from dmkeras.serving import graph_errors, runtime
 from dmkeras.serving.embedded import loading, versions
 from dmkeras.serving.embedded.versions import AVAILABLE, END, UNLOADING
 from dmkeras.serving.errors import ServingError
@@ -152,7 +152,7 @@ class VersionManager:
         try:
             loaded = loading.load(version, **self._options)
         except Exception as error:  # anything that a foreign version can make of the loader
-            failure = runtime.serving_error(error, version.folder)
+            failure = graph_errors.serving_error(error, version.folder)
             version.attempts += 1
             retry_at = time.monotonic() + self._retry_seconds if version.attempts <= self._load_retries else None
             with self.lock:
