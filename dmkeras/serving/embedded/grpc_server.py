@@ -26,7 +26,7 @@ from dmkeras.serving.errors import RequestError, ServingError, TooLargeError
 
 LOG = logging.getLogger(__name__)
 SPARE_THREADS = 4  # free to refuse a request while the gate's places are all at work
-PARTING_SECONDS = 0.1  # for telling callers to go elsewhere: what reaches gRPC as it shuts down is cut without a word
+PARTING_SECONDS = 0.5  # for telling callers to go elsewhere: what reaches gRPC as it shuts down is cut without a word
 LONGEST_DETAIL = 1000  # bytes of an error's text: callers' limit of a header is 8 KiB, percent-encoding triples it
 OPTIONS = [
     ("grpc.so_reuseport", 0),  # a port that is taken is an error
