@@ -4,9 +4,8 @@ import numpy as np
 
 from dmkeras.serving.errors import RequestError
 from dmkeras.serving.feeds import fits
-from dmkeras.serving.model_card import Tensor, sides
+from dmkeras.serving.model_card import INIT, Tensor, sides
 
-INIT = "__saved_model_init_op"  # a signature that initialises tables and answers nothing
 KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}  # of numbers that a dtype takes without a change of meaning
 
 

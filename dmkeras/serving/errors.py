@@ -16,6 +16,7 @@ HTTP = {  # TF Serving's mapping (model_servers/http_server.cc)
     "UNAVAILABLE": 503,
     "UNAUTHENTICATED": 401,
 }
+INTERNAL = "internal error; the server's log has the details"  # all that a caller learns of a fault of ours
 
 
 class ServingError(Exception):

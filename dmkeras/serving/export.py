@@ -21,11 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 import dmkeras
-from dmkeras.serving import folders, model_card, runtime, warm_up
+from dmkeras.serving import batching, folders, model_card, runtime, warm_up
 from dmkeras.serving.exporting import classify_signature, comparison, graph_rules, precision
 from dmkeras.serving.exporting.frozen import freeze
-
-MAX_BATCH = 32
 
 
 def export(model, directory, *, warmup=True, labels=None, frozen=False, compute=None):
@@ -167,15 +165,17 @@ def _write_beside(draft, signatures, feeds, labels):
         (draft / model_card.LABELS).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     sizes = [size for _, specs in signatures.values() for spec in specs for size in spec.shape[1:]]
     if None not in sizes:  # pictures of any size cannot share a batch
-        (draft / "batching_params.pbtxt").write_text(_batching())
+        (draft / batching.FILE).write_text(_batching())
 
 
-def _batching(limit=MAX_BATCH):
-    sizes = [2**power for power in range(limit.bit_length())]
+def _batching():
+    """The parameters that a `Batching` has unless told otherwise, as TF Serving reads them."""
+    given = batching.Batching()
     return (
-        f"max_batch_size {{ value: {limit} }}\n"
-        "batch_timeout_micros { value: 1000 }\n"
-        "max_enqueued_batches { value: 100 }\n" + "".join(f"allowed_batch_sizes: {size}\n" for size in sizes)
+        f"max_batch_size {{ value: {given.max_batch_size} }}\n"
+        f"batch_timeout_micros {{ value: {given.timeout_micros} }}\n"
+        f"max_enqueued_batches {{ value: {given.max_enqueued} }}\n"
+        + "".join(f"allowed_batch_sizes: {size}\n" for size in given.allowed())
     )
 
 

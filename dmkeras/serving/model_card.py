@@ -12,6 +12,7 @@ from dmkeras.serving.folders import DamagedError
 
 FILE = "assets.extra/model_card.json"
 LABELS = "assets.extra/labels.txt"
+INIT = "__saved_model_init_op"  # a signature that initialises tables and answers nothing
 KEYS = ("name", "class", "created", "parameters", "labels", "software", "signatures", "config")
 
 # The house's units (README, "Units"): a tensor's name says what it holds, in every model.

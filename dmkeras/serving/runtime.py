@@ -21,9 +21,8 @@ from dmkeras.serving import feeds
 from dmkeras.serving.errors import RequestError, ServingError
 from dmkeras.serving.folders import DamagedError, pick
 from dmkeras.serving.graph_errors import LoadError, serving_error
-from dmkeras.serving.model_card import Tensor
+from dmkeras.serving.model_card import INIT, Tensor
 
-INIT = "__saved_model_init_op"
 TAG = "serve"
 LONGEST_TIMEOUT = 86400.0  # seconds; a deadline beyond a day is none
 EXPIRED = "the time for this request has passed"

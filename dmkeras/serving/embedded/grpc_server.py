@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2_grpc
 from dmkeras.serving.embedded.grpc_calls import SERVICES, Call, address_of, parsed, rows_of, spec_of
 from dmkeras.serving.embedded.grpc_health import Health
 from dmkeras.serving.embedded.limits import LOOPBACK
-from dmkeras.serving.errors import RequestError, ServingError, TooLargeError
+from dmkeras.serving.errors import INTERNAL, RequestError, ServingError, TooLargeError
 
 LOG = logging.getLogger(__name__)
 SPARE_THREADS = 4  # free to refuse a request while the gate's places are all at work
@@ -191,7 +191,7 @@ class GrpcServer:
             exchange.code, exchange.text = error.code, str(error)
         except Exception:  # a fault of ours: the caller learns nothing of it, the log everything
             LOG.exception("%s failed", exchange.call.name)
-            exchange.code, exchange.text = "INTERNAL", "internal error; the server's log has the details"
+            exchange.code, exchange.text = "INTERNAL", INTERNAL
         self._record(exchange)
 
     def _run(self, exchange, message):

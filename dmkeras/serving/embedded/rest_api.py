@@ -18,7 +18,7 @@ from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, 
 
 from dmkeras.serving import json_text, rest_json
 from dmkeras.serving.embedded import inference, rest_examples
-from dmkeras.serving.errors import RequestError, ServingError
+from dmkeras.serving.errors import INTERNAL, RequestError, ServingError
 
 LOG = logging.getLogger(__name__)
 JSON, HTML = "application/json", "text/html"
@@ -28,7 +28,6 @@ INFER = re.compile(rf"/v1/models/([^/:]+){VERSION}:(classify|regress|predict)", 
 LOOK = re.compile(rf"/v1/models(?:/([^/:]+))?{VERSION}(?:/(metadata))?", re.IGNORECASE)
 NOT_FOUND = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 LONGEST_ERROR = 2000
-INTERNAL = "internal error; the server's log has the details"
 APIS = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
 MESSAGES = {
     "Classify": (classification_pb2.ClassificationRequest, inference.classify, rest_examples.classified),

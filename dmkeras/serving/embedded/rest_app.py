@@ -17,7 +17,7 @@ from starlette.responses import Response
 from dmkeras.serving.embedded import openapi, rest_api
 from dmkeras.serving.embedded.compression import WORTHWHILE, deflate, inflate
 from dmkeras.serving.embedded.rest_api import JSON, Answer, Names, error_body
-from dmkeras.serving.errors import ServingError, TooLargeError
+from dmkeras.serving.errors import INTERNAL, ServingError, TooLargeError
 
 LOG = logging.getLogger(__name__)
 CLOSE = {"connection": "close"}
@@ -77,7 +77,7 @@ class App:
             answer = _failed(request, 499, "CANCELLED", "the caller is gone")
         except Exception:  # a fault of ours: the caller learns nothing of it, the log everything
             LOG.exception("%s %.200r failed", scope["method"], scope["path"])
-            answer = _failed(request, 500, "INTERNAL", rest_api.INTERNAL)
+            answer = _failed(request, 500, "INTERNAL", INTERNAL)
         headers = {
             "content-type": answer.content_type,
             **HEADERS.get(answer.status, {}),
