@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dmkeras import data
 from dmkeras.data import binarization, load, to_arrays
 
 
@@ -32,3 +33,57 @@ def test_a_draw_is_a_function_of_seed_and_batch_alone():
 def test_an_unknown_protocol_is_refused(name, protocol):
     with pytest.raises(ValueError, match=f"mnist alone; received '{protocol}'"):
         binarization.images(name, "test", protocol)
+
+
+@pytest.mark.parametrize(("name", "side"), [("digits", 14), ("fashion_mnist", 28), ("mnist", 7)])
+def test_a_side_is_refused_where_there_is_none(name, side):
+    with pytest.raises(ValueError, match=f"for mnist alone; received side={side}"):
+        binarization.images(name, "test", "none", side=side)
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """What `images` asks of `load`, and one grey picture of noise as the answer to all of it."""
+    asked, grey = [], np.random.default_rng(0).random((1, 28, 28, 1), "float32")
+
+    def load(name, split, *, data_dir, download, **options):
+        asked.append((name, split, options))
+        return tf.data.Dataset.from_tensor_slices({"image": grey})
+
+    monkeypatch.setattr(data, "load", load)
+    return asked, grey
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("mnist", "train", "fixed"), ("mnist_binarized", "train", {"side": 14})),
+        (("mnist", "test", "dynamic"), ("mnist_binarized", "test", {"side": 14})),
+        (("mnist_binarized", "test", "fixed"), ("mnist_binarized", "test", {"side": 14})),
+    ],
+)
+def test_a_draw_of_a_side_is_asked_of_its_module(stored, arguments, asked):
+    binarization.images(*arguments, side=14)
+    assert stored[0] == [asked]
+
+
+def test_grey_pictures_of_a_side_are_pooled_before_the_threshold(stored):
+    grey = stored[1].reshape(1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
+    np.testing.assert_allclose(binarization.images("mnist", "train", "none", side=14), grey, rtol=1e-6)
+    np.testing.assert_array_equal(binarization.images("mnist", "train", "threshold", side=14), grey >= 0.5)
+    assert binarization.images("mnist", "train", "dynamic").shape == (1, 28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "asked"),
+    [
+        ("fashion_mnist", "train", "train[:-10000]"),
+        ("fashion_mnist:3.0.1", "validation", "train[-10000:]"),
+        ("fashion_mnist", "test", "test"),
+        ("digits", "validation", "validation"),
+        ("folder:pictures", "validation", "validation"),
+    ],
+)
+def test_a_set_with_three_splits_is_asked_for_its_own(stored, name, split, asked):
+    binarization.images(name, split, "none")
+    assert stored[0] == [(name, asked, {})]
