@@ -82,6 +82,7 @@ def test_grey_pictures_of_a_side_are_pooled_before_the_threshold(stored):
         ("fashion_mnist", "test", "test"),
         ("digits", "validation", "validation"),
         ("folder:pictures", "validation", "validation"),
+        ("cifar10_excerpt:sheets", "train", "train"),
     ],
 )
 def test_a_set_with_three_splits_is_asked_for_its_own(stored, name, split, asked):
