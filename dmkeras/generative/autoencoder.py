@@ -33,11 +33,12 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from dmkeras.parts.checks import check_first_batch, check_images, check_shape
+from dmkeras.parts.checks import check_images, check_shape, looks_at_first_batch
 
 OBJECTIVES = ("cross_entropy", "squared_error")
 
 
+@looks_at_first_batch
 @keras.saving.register_keras_serializable("dmkeras")
 class Autoencoder(keras.Model):
     """A fully connected autoencoder of pictures.
@@ -136,18 +137,7 @@ class Autoencoder(keras.Model):
         weight = 1.0 if sample_weight is None else tf.cast(sample_weight, "float32")
         return tf.reduce_mean(weight * tf.reduce_sum(pixel, axis=(1, 2, 3)))
 
-    def fit(self, x=None, *args, **kwargs):
-        """As `keras.Model.fit` on pictures alone, after a look at the first batch: see Raises of the class."""
-        check_first_batch(x, self._check_images)
-        return super().fit(x, *args, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        """As `keras.Model.evaluate`, after a look at the first batch."""
-        if "_use_cached_eval_dataset" not in kwargs:  # Keras's call within `fit`, epoch after epoch
-            check_first_batch(x, self._check_images)
-        return super().evaluate(x, *args, **kwargs)
-
-    def _check_images(self, images):
+    def check_images(self, images):
         check = check_images if self.objective == "cross_entropy" else functools.partial(check_shape, "images")
         check(images, self.image_shape)
 

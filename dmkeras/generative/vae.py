@@ -32,7 +32,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import layers
 
-from dmkeras.parts.checks import check_first_batch, check_images, is_symbolic
+from dmkeras.parts.checks import check_images, is_symbolic, looks_at_first_batch
+from dmkeras.parts.seeds import check_seed, row_seeds
 
 tfd = tfp.distributions
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli")
@@ -40,6 +41,7 @@ ESTIMATORS = ("analytic", "monte_carlo")
 OTHER_STREAM = np.array([0, 1 << 30], "int32")  # pixel noise and code noise of one seed row are two streams
 
 
+@looks_at_first_batch
 @keras.saving.register_keras_serializable("dmkeras")
 class VAE(keras.Model):
     """A variational autoencoder of images, fully connected.
@@ -161,7 +163,7 @@ class VAE(keras.Model):
         Returns:
             [B] float32, nats.
         """
-        _check_images(images, self.image_shape, self.likelihood_name)
+        self.check_images(images)
         _check_arguments(self.image_shape, 1, (), self.likelihood_name, estimator, num_samples)
         reconstruction, kl = self._bound(images, estimator, num_samples, _seed(seed))
         return reconstruction - kl
@@ -197,7 +199,7 @@ class VAE(keras.Model):
         Returns:
             [B] float32, nats.
         """
-        _check_images(images, self.image_shape, self.likelihood_name)
+        self.check_images(images)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, received {num_samples}")
         return self._importance_weighted(tf.cast(images, "float32"), num_samples, _seed(seed))
@@ -232,9 +234,7 @@ class VAE(keras.Model):
         """
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, received {num_samples}")
-        first = _seed(seed)[1]
-        rows = tf.stack([tf.fill([num_samples], first), tf.range(num_samples)], axis=1)
-        return self._sample_rows(rows)["means" if means else "images"]
+        return self._sample_rows(row_seeds(num_samples, seed))["means" if means else "images"]
 
     @tf.function(reduce_retracing=True, autograph=False)
     def _sample_rows(self, seed):
@@ -274,22 +274,20 @@ class VAE(keras.Model):
 
     def adapt(self, images):
         """Starts the output bias at the logit of each pixel's mean in `images` [N, H, W, C] (Burda et al.'s code)."""
-        _check_images(images, self.image_shape, self.likelihood_name)
+        self.check_images(images)
         mean = (tf.reduce_sum(tf.cast(images, "float32"), axis=0) + 0.5) / (len(images) + 1.0)
         mean = tf.clip_by_value(tf.reshape(mean, [-1]), 1e-4, 1 - 1e-4)
         bias = self.decoder.layers[-1].bias
         bias.assign(tf.concat([tf.math.log(mean) - tf.math.log1p(-mean), bias[tf.size(mean) :]], axis=0))
 
-    def fit(self, x=None, *args, **kwargs):
-        """As `keras.Model.fit`, after a look at the first batch: see Raises of the class."""
-        check_first_batch(x, _check_images, self.image_shape, self.likelihood_name)
-        return super().fit(x, *args, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        """As `keras.Model.evaluate`, after a look at the first batch."""
-        if "_use_cached_eval_dataset" not in kwargs:  # Keras's call within `fit`, epoch after epoch
-            check_first_batch(x, _check_images, self.image_shape, self.likelihood_name)
-        return super().evaluate(x, *args, **kwargs)
+    def check_images(self, images):
+        """ValueError for images of another shape or range, or grey under the Bernoulli likelihood."""
+        check_images(images, self.image_shape)
+        if self._binary and not is_symbolic(images) and not np.isin(images, (0, 1)).all():
+            raise ValueError(
+                "the Bernoulli likelihood is of pixels in {0, 1}, received grey values; binarize them, "
+                "or use likelihood='continuous_bernoulli'"
+            )
 
     def signatures(self):
         images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")
@@ -323,8 +321,7 @@ class VAE(keras.Model):
 
 def _seed(seed):
     """An integer -> [2] int32 for TensorFlow's stateless random functions; None -> a fresh one."""
-    if seed is not None and not 0 <= seed < 2**31:
-        raise ValueError(f"seed must be from 0 to 2**31 - 1, received {seed}")
+    check_seed(seed)
     return tf.constant([0, np.random.randint(2**31 - 1) if seed is None else seed], "int32")
 
 
@@ -337,12 +334,3 @@ def _check_arguments(image_shape, latent_size, hidden, likelihood, estimator, nu
     for name, value, known in (("likelihood", likelihood, LIKELIHOODS), ("estimator", estimator, ESTIMATORS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; received {value!r}")
-
-
-def _check_images(images, image_shape, likelihood):
-    check_images(images, image_shape)
-    if likelihood == "bernoulli" and not is_symbolic(images) and not np.isin(images, (0, 1)).all():
-        raise ValueError(
-            "the Bernoulli likelihood is of pixels in {0, 1}, received grey values; binarize them, "
-            "or use likelihood='continuous_bernoulli'"
-        )

@@ -1,7 +1,28 @@
 """What stands at the doors of the models: pictures of another shape or range end in an error, not in a wrong number."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
+
+
+def looks_at_first_batch(model):
+    """A class decorator: `fit` and `evaluate` of a `keras.Model` look at their first batch by its `check_images`."""
+    fit, evaluate = model.fit, model.evaluate
+
+    @functools.wraps(fit)
+    def checked_fit(self, x=None, *args, **kwargs):
+        check_first_batch(x, self.check_images)
+        return fit(self, x, *args, **kwargs)
+
+    @functools.wraps(evaluate)
+    def checked_evaluate(self, x=None, *args, **kwargs):
+        if "_use_cached_eval_dataset" not in kwargs:  # Keras's own call within `fit`, epoch after epoch
+            check_first_batch(x, self.check_images)
+        return evaluate(self, x, *args, **kwargs)
+
+    model.fit, model.evaluate = checked_fit, checked_evaluate
+    return model
 
 
 def check_first_batch(x, check, *arguments):

@@ -1,0 +1,214 @@
+"""What models of p(x) = prod_d p(x_d | x_<d) have in common: likelihoods from logits, exact draws, endpoints.
+
+Pixels are k / (levels - 1) for k = 0 .. levels - 1. Logits of two levels are those of the value 1, `[B, H, W, C]`
+(Bernoulli); of more, one for each level, `[B, H, W, C, K]` (softmax). Probabilities are never computed on the way to a
+likelihood: log-probabilities of logits have no floor.
+
+A model that uses these functions has `image_shape`, `levels`, `trackers = trackers()`, `call(images) -> logits`, and
+
+    _draw(images, known, uniform, **options) -> images [B, H, W, C], log_prob [B]
+
+which keeps the pixels of `images` where `known` [B, H, W, 1] is 1 and draws the others one by one in the model's
+order, each by its inverse distribution function at its own number of `uniform` [D, B]; log_prob is of all pixels,
+recorded while they were drawn. The same uniform numbers give the same picture, whatever way the logits are computed,
+but for a number within rounding of a threshold.
+
+Shapes:  B batch, H height, W width, C colours, D = H W C values of a picture, K levels, M margin of the canvas.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dmkeras.parts.checks import check_images, is_symbolic
+from dmkeras.parts.seeds import row_seeds, uniforms
+
+
+def check_pixels(images, image_shape, levels):
+    """ValueError unless `images` is [B, *image_shape] of levels k / (levels - 1); symbolic tensors pass."""
+    check_images(images, image_shape)
+    if is_symbolic(images):
+        return
+    steps = np.asarray(images) * (levels - 1)
+    away = np.abs(steps - np.rint(steps)).max(initial=0)
+    if away > 1e-3:
+        expected = "pixels in {0, 1}" if levels == 2 else f"pixels k / {levels - 1}"
+        raise ValueError(f"expected {expected}, received others; binarize or quantize them, or choose other levels")
+
+
+def value_log_prob(logits, values, levels):
+    """log p(x_d | x_<d) of values [...] from logits [...] (two levels) or [..., K] -> [...] float32, nats."""
+    logits, values = tf.cast(logits, "float32"), tf.cast(values, "float32")
+    if levels == 2:
+        return values * logits - tf.nn.softplus(logits)  # x log p + (1 - x) log(1 - p)
+    index = tf.cast(tf.round(values * (levels - 1)), "int32")
+    return -tf.nn.sparse_softmax_cross_entropy_with_logits(index, logits)
+
+
+def log_likelihood(logits, images, levels):
+    """log p(x) of images [B, H, W, C] from their logits -> [B] float32, nats."""
+    return tf.reduce_sum(value_log_prob(logits, images, levels), axis=(1, 2, 3))
+
+
+def trackers():
+    return [keras.metrics.Mean(name=name) for name in ("nll", "bits_per_dim")]
+
+
+def loss(model, logits, images, sample_weight=None):
+    """Mean -log p(x), nats per image, for `compute_loss`; keeps `model.trackers`."""
+    nll = -log_likelihood(logits, images, model.levels)
+    for tracker, value in zip(model.trackers, (nll, nll / (np.prod(model.image_shape) * np.log(2)))):
+        tracker.update_state(value, sample_weight)
+    weight = 1.0 if sample_weight is None else tf.cast(sample_weight, "float32")
+    return tf.reduce_mean(weight * nll)
+
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+def draw(logits, uniform, levels):
+    """The value where the distribution function passes `uniform`: logits [...] or [..., K], uniform [...] -> [...]."""
+    logits = tf.cast(logits, "float32")
+    if levels == 2:
+        return tf.cast(uniform < tf.sigmoid(logits), "float32")
+    below = tf.cumsum(tf.nn.softmax(logits), axis=-1)[..., :-1]  # p(value <= k), k = 0 .. K - 2
+    return tf.reduce_sum(tf.cast(uniform[..., None] >= below, "float32"), axis=-1) / (levels - 1)
+
+
+def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_row=None, margin=3):
+    """Draws pictures row by row, pixel by pixel, colour by colour, in the graph.
+
+    Args:
+        images: [B, H, W, C], of which only the known pixels matter.
+        known: [B, H, W, 1], 1 where a pixel is given.
+        uniform: [D, B].
+        levels: of a pixel.
+        step: (state, canvas, row, column) -> logits [B, C] or [B, C, K] of this pixel, state. Called once for each
+            colour, when all earlier ones are on the canvas; what it keeps of this pixel, the last call overwrites.
+        state: nest of tensors that `step` and `start_row` carry along.
+        start_row: (state, canvas, row) -> state, before the first pixel of a row.
+        margin: M of the canvas, [M + H, M + W + M, B, C]: the picture so far, and zeros around it and where nothing is.
+
+    Returns:
+        images [B, H, W, C] and log_prob [B] float32, nats, of all their pixels.
+    """
+    height, width, colours = images.shape[1:]
+    pixels_first = lambda tensor: tf.transpose(tensor, (1, 2, 0, 3))  # what is written at one pixel is contiguous
+    given = pixels_first(tf.where(known > 0, images, -1.0))  # [H, W, B, C], -1 where a pixel is to be drawn
+    canvas = tf.pad(tf.maximum(given, 0.0), [[margin, 0], [margin, margin], [0, 0], [0, 0]])
+    uniform = tf.transpose(tf.reshape(uniform, (height, width, colours, -1)), (0, 1, 3, 2))  # [H, W, B, C]
+    batch, kinds = images.shape[0], (levels,) if levels > 2 else ()
+    history = tf.TensorArray("float32", height * width, element_shape=(batch, colours, *kinds))
+
+    def pixel(row, column, canvas, history, state):
+        value, chance = given[row, column], uniform[row, column]
+        for colour in range(colours):
+            logits, state = step(state, canvas, row, column)
+            drawn = draw(logits, chance, levels)
+            value = tf.where((tf.range(colours) == colour) & (value < 0), drawn, value)
+            place = [[row + margin, column + margin]]
+            canvas = tf.tensor_scatter_nd_update(canvas, place, tf.maximum(value, 0.0)[None])
+        return row, column + 1, canvas, history.write(row * width + column, tf.cast(logits, "float32")), state
+
+    def line(row, canvas, history, state):
+        state = start_row(state, canvas, row) if start_row else state
+        start = (row, 0, canvas, history, state)
+        return row + 1, *tf.while_loop(lambda row, column, *_: column < width, pixel, start)[2:]
+
+    _, canvas, history, _ = tf.while_loop(lambda row, *_: row < height, line, (0, canvas, history, state))
+    values = canvas[margin:, margin : margin + width]  # [H, W, B, C]
+    logits = tf.reshape(history.stack(), tf.concat([tf.shape(values), kinds], axis=0))
+    return tf.transpose(values, (2, 0, 1, 3)), tf.reduce_sum(value_log_prob(logits, values, levels), axis=(0, 1, 3))
+
+
+def window(canvas, row, column, margin=3):
+    """What a masked convolution of 2 M + 1 columns covers at a pixel: [B, M + 1, 2 M + 1, C]."""
+    size = (margin + 1, 2 * margin + 1, *tf.unstack(tf.shape(canvas)[2:]))  # XLA wants sizes, not ends
+    return tf.transpose(tf.slice(canvas, (row, column, 0, 0), size), (2, 0, 1, 3))
+
+
+def naive_step(model, margin=3):
+    """The step of `draw_in_raster_order` that asks the whole model for one pixel: slow, and right by definition."""
+
+    def step(state, canvas, row, column):
+        images = tf.transpose(canvas[margin:, margin:-margin], (2, 0, 1, 3))
+        return model(images)[:, row, column], state
+
+    return step
+
+
+# --- the public methods and endpoints of a model --------------------------------------------------------------------
+
+
+def log_prob(model, images):
+    """Exact log p(x) of images [B, H, W, C] -> [B] float32, nats."""
+    model.check_images(images)
+    found = _traced(model, lambda images: log_likelihood(model(images), images, model.levels), "log_prob")
+    return found(tf.cast(images, "float32"))
+
+
+def sample(model, num_samples, seed=None, jit_compile=False, **options):
+    """num_samples pictures of p(x), [num_samples, H, W, C] float32; `options` are `_draw`'s."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, received {num_samples}")
+    nothing = tf.zeros((num_samples, *model.image_shape))
+    return _drawn(model, nothing, nothing[..., :1], seed, jit_compile, options)
+
+
+def complete(model, images, known_mask, seed=None, jit_compile=False, **options):
+    """`images` [B, H, W, C] with the pixels kept where known_mask is 1 and drawn elsewhere; unknown ones may be NaN."""
+    shape = (len(images), *model.image_shape[:2], 1)
+    try:
+        known = np.broadcast_to(np.asarray(known_mask, "float32"), shape)
+    except ValueError:
+        received = list(np.shape(known_mask))
+        raise ValueError(f"expected known_mask {list(shape)} or {list(shape[1:])}, received {received}") from None
+    if not np.isin(known, (0, 1)).all():
+        raise ValueError("expected known_mask of 1 where a pixel is given and 0 elsewhere, received other values")
+    if np.shape(images)[1:] == tuple(model.image_shape):
+        images = np.where(known > 0, images, 0).astype("float32")
+    model.check_images(images)
+    return _drawn(model, tf.constant(images), tf.constant(known), seed, jit_compile, options)
+
+
+def signatures(model):
+    """`log_prob` (also the default), `sample` and `complete`."""
+    images = tf.TensorSpec((None, *model.image_shape), "float32", name="images")
+    known = tf.TensorSpec((None, *model.image_shape[:2], 1), "float32", name="known_mask")
+    seed = tf.TensorSpec((None, 2), "int32", name="seed")
+    size = int(np.prod(model.image_shape))
+
+    def served_log_prob(images):
+        return {"log_prob": log_likelihood(model(images), images, model.levels)}
+
+    def served_complete(images, known_mask, seed):
+        return dict(zip(("images", "log_prob"), model._draw(images, known_mask, uniforms(seed, size))))
+
+    def served_sample(seed):
+        nothing = tf.zeros((tf.shape(seed)[0], *model.image_shape))
+        return served_complete(nothing, nothing[..., :1], seed)
+
+    return {
+        "serving_default": (served_log_prob, [images]),
+        "log_prob": (served_log_prob, [images]),
+        "sample": (served_sample, [seed]),
+        "complete": (served_complete, [images, known, seed]),
+    }
+
+
+def _drawn(model, images, known, seed, jit_compile, options):
+    # Outside of XLA, so that they are the same with it and without.
+    uniform = uniforms(row_seeds(len(images), seed), int(np.prod(model.image_shape)))
+    draw = _traced(model, functools.partial(model._draw, **options), ("draw", *sorted(options.items())), jit_compile)
+    return draw(images, known, uniform)[0]
+
+
+def _traced(model, function, name, jit_compile=False):
+    """`function` of a model as a `tf.function`, traced when it is first asked for."""
+    # Past Keras's __setattr__, which would track the dictionary as a part of the model.
+    known, key = model.__dict__.setdefault("_traced", {}), (name, jit_compile)
+    if key not in known:
+        known[key] = tf.function(function, jit_compile=jit_compile, autograph=False, reduce_retracing=True)
+    return known[key]

@@ -1,0 +1,23 @@
+"""Random numbers of pictures that are drawn in batches: each picture has a seed of its own, a row of two integers."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def check_seed(seed):
+    """ValueError unless `seed` is None or an integer that int32 holds."""
+    if seed is not None and not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be from 0 to 2**31 - 1, received {seed}")
+
+
+def row_seeds(count, seed=None):
+    """A seed for each of `count` pictures, [count, 2] int32: (seed, 0), (seed, 1) ...; None takes a fresh `seed`."""
+    check_seed(seed)
+    first = np.random.randint(2**31 - 1) if seed is None else seed
+    return tf.stack([tf.fill([count], tf.constant(first, "int32")), tf.range(count)], axis=1)
+
+
+def uniforms(seed, count):
+    """seed [B, 2] int32 -> uniform numbers [count, B] in [0, 1); a column depends on its row of `seed` alone."""
+    rows = tf.map_fn(lambda row: tf.random.stateless_uniform([count], row), seed, fn_output_signature="float32")
+    return tf.transpose(rows)
