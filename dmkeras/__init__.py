@@ -10,6 +10,10 @@ __version__ = "0.1.0"
 # The one table of public names -> modules. A new system adds one line.
 _HOME = {
     "Autoencoder": "dmkeras.generative.autoencoder",
+    "FVSBN": "dmkeras.generative.fvsbn",
+    "NADE": "dmkeras.generative.nade",
+    "PixelCNN": "dmkeras.generative.pixel_cnn",
+    "PixelRNN": "dmkeras.generative.pixel_rnn",
     "VAE": "dmkeras.generative.vae",
     "Recipe": "dmkeras.recipe",
     "data": "dmkeras.data",
