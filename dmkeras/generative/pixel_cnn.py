@@ -1,6 +1,6 @@
 """PixelCNN (van den Oord, Kalchbrenner and Kavukcuoglu, 2016, https://arxiv.org/abs/1601.06759, sections 3.3 to 3.6).
 
-    p(x) = prod_i p(x_i,R | x_<i) p(x_i,G | x_<i, x_i,R) p(x_i,B | x_<i, x_i,R, x_i,G)       equations 1, 2; raster order
+    p(x) = prod_i p(x_i,R | x_<i) p(x_i,G | x_<i, x_i,R) p(x_i,B | x_<i, x_i,R, x_i,G)       eq. 1, 2; raster order
 
     7x7 convolution, mask A, to 2h maps                                                      table 1
     blocks of  y + conv1x1(relu(conv3x3(relu(conv1x1(relu(y))))))  with 2h -> h -> h -> 2h   figure 5, left; mask B
@@ -23,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts import explicit_density
+from dmkeras.parts import explicit_density, raster_drawing
 from dmkeras.parts.checks import looks_at_first_batch
 from dmkeras.parts.masked_conv import MaskedConv2D
 
@@ -118,8 +118,8 @@ class PixelCNN(keras.Model):
         return explicit_density.complete(self, images, known_mask, seed, jit_compile, cached=cached)
 
     def _draw(self, images, known, uniform, cached=True):
-        how = self._cached_sampling(tf.shape(images)[0]) if cached else (explicit_density.naive_step(self),)
-        return explicit_density.draw_in_raster_order(images, known, uniform, self.levels, *how)
+        how = self._cached_sampling(tf.shape(images)[0]) if cached else (raster_drawing.naive_step(self),)
+        return raster_drawing.draw_in_raster_order(images, known, uniform, self.levels, *how)
 
     def _cached_sampling(self, batch):
         """The step at one pixel, its first state, and what is done before a row.
@@ -143,7 +143,7 @@ class PixelCNN(keras.Model):
 
         def step(state, canvas, row, column):
             done, sums = state
-            maps = first(explicit_density.window(canvas, row, column))
+            maps = first(raster_drawing.window(canvas, row, column))
             known = tf.unstack(sums[column] + tf.matmul(done[column], left))  # of the left neighbour
             kept = []
             for block in blocks:
