@@ -1,0 +1,341 @@
+"""Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner and Kavukcuoglu, 2016, https://arxiv.org/abs/1601.06759).
+
+    p(x) = prod_i p(x_i | x_1 .. x_(i-1)),  p(x_i | x_<i) = prod over R, G, B, each given those before it   (1), (2)
+
+    7x7 convolution, mask A, to 2F maps; layers of LSTM, each with a 1x1 convolution of its F maps back to 2F, added
+    to the layer's input (residual, section 3.3) or not; twice ReLU and 1x1, then logits, all of mask B  (table 1)
+
+    [o, f, i, g] = sigma(K_ss * h_(t-1) + K_is * x_t),  c_t = f c_(t-1) + i g,  h_t = o tanh(c_t)           (3)
+
+Row LSTM (section 3.1): t is the row; K_is is 1x3 of mask B, K_ss 3 wide over the row above. A pixel's context is a
+triangle above it, three pixels wide in the row above, five in the one before ...
+Diagonal BiLSTM (section 3.2): t is the diagonal; row r of the picture is skewed to the right by r, so that a column
+holds a diagonal; K_is is 1x1, K_ss is 2x1 over the column before: the pixel above and the pixel to the left. The other
+direction runs over the mirrored picture, and its states move down by one row before they are added: else a pixel would
+see those to its right. The column's zero row stands on top: below, it would make a pixel read the row below it.
+
+Shapes:  B batch, H height, W width, C colours, F filters, L layers, K levels, T = H + W - 1 diagonals.
+Maps between the layers are [H, maps, W, B].
+
+Deviations from the paper, each with its reason:
+- Both kinds learn the state before the first step, for each position (the paper does not say where it starts).
+- Over the zeros that the skewing puts before a row, its state evolves by the biases and the rows above, as it does in
+  any implementation by skewing: the state to the left of a row's first pixel depends on no pixel.
+- With skip connections the last layer has none: its own 1x1 convolution ends at the output already.
+"""
+
+import keras
+import tensorflow as tf
+
+from dmkeras.parts import explicit_density, raster_drawing
+from dmkeras.parts.checks import looks_at_first_batch
+from dmkeras.parts.convolutional_lstm import ConvolutionalLSTM, cell, forward, skew, unskew
+from dmkeras.parts.masked_conv import MaskedConv2D
+
+RECURRENCES = {  # kind: width of the input-to-state convolution, offsets of the state-to-state one, directions
+    "row_lstm": (3, (-1, 0, 1), 1),
+    "diagonal_bilstm": (1, (-1, 0), 2),
+}
+
+
+@keras.saving.register_keras_serializable("dmkeras")
+@looks_at_first_batch
+class PixelRNN(keras.Model):
+    """An explicit density of pictures by a Row LSTM or a Diagonal BiLSTM.
+
+    Call: images `[B, H, W, C]` float32, levels k / (levels - 1)  ->  logits `[B, H, W, C]` of the value 1 (two levels),
+    or `[B, H, W, C, levels]`; those of a colour depend on the pixels before its own in raster order and on the colours
+    before it in its own.
+
+    | signature | inputs | outputs |
+    | --- | --- | --- |
+    | serving_default, log_prob | images [B, H, W, C] float32 | log_prob [B] float32, nats, exact |
+    | sample | seed [B, 2] int32, one row per answer | images [B, H, W, C] float32, log_prob [B] |
+    | complete | images, known_mask [B, H, W, 1] float32 (1 = given), seed | images, log_prob |
+
+    Args:
+        image_shape: (H, W, C) of one image.
+        kind: `"row_lstm"` or `"diagonal_bilstm"`.
+        filters: F, maps of the states; the maps between layers are 2F.
+        num_layers: L.
+        levels: values of a pixel: 2 (Bernoulli) or more (softmax; 256 for 8-bit pictures).
+        residual: whether a layer's input is added to its output.
+        skip: whether each layer before the last has a 1x1 convolution to the output of the last.
+        head_filters: maps of the two 1x1 convolutions before the logits.
+
+    Raises:
+        ValueError: for sizes below one, fewer than two levels, fewer filters than colours or an unknown kind; `fit`,
+            `evaluate`, `log_prob` and `complete` raise it for images of another shape or of other levels.
+    """
+
+    def __init__(
+        self,
+        image_shape=(28, 28, 1),
+        kind="row_lstm",
+        filters=16,
+        num_layers=7,
+        levels=2,
+        residual=True,
+        skip=False,
+        head_filters=32,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check_arguments(image_shape, kind, filters, num_layers, levels, head_filters)
+        self.image_shape, self.kind, self.filters = tuple(image_shape), kind, filters
+        self.num_layers, self.levels, self.head_filters = num_layers, levels, head_filters
+        self.residual, self.skip = residual, skip
+        colours, (width, offsets, directions) = self.image_shape[-1], RECURRENCES[kind]
+        recurrent = lambda: ConvolutionalLSTM(filters, width, offsets, directions, colours)
+        pointwise = lambda maps, policy="float32": MaskedConv2D(maps, 1, "B", colours, dtype=policy)
+        self.first = MaskedConv2D(2 * filters, 7, "A", colours, dtype=self.dtype_policy)
+        self.recurrences = [recurrent() for _ in range(num_layers)]
+        self.upsamplings = [pointwise(2 * filters) for _ in range(num_layers)]
+        self.skips = [pointwise(2 * filters) for _ in range(num_layers - 1 if skip else 0)]
+        sizes = head_filters, head_filters, colours * (levels if levels > 2 else 1)
+        self.head = [pointwise(maps, self.dtype_policy) for maps in sizes]
+        self.trackers = explicit_density.trackers()
+        self(keras.Input(self.image_shape))
+
+    def build(self, input_shape):
+        for layer in (*self.upsamplings, *self.skips):  # `call` reads their weights
+            layer.build((None, None, None, self.filters))
+
+    def call(self, images):
+        maps = tf.transpose(tf.cast(self.first(images), "float32"), (1, 3, 2, 0))  # [H, 2F, W, B]
+        scan = _rows if self.kind == "row_lstm" else _diagonals
+        output = 0.0
+        for i, (recurrence, upsampling) in enumerate(zip(self.recurrences, self.upsamplings)):
+            states = scan(recurrence, maps)  # [H, F, W, B]
+            update = _pointwise(upsampling, states)
+            maps = maps + update if self.residual else update
+            if i < len(self.skips):
+                output += _pointwise(self.skips[i], states)
+        logits = tf.transpose(maps + output, (3, 0, 2, 1))
+        for layer in self.head:
+            logits = layer(tf.nn.relu(logits))
+        return self._per_colour(logits)
+
+    def _per_colour(self, logits):
+        """[..., C * levels], a colour's levels side by side, -> [..., C, levels]; two levels have one logit."""
+        if self.levels == 2:
+            return logits
+        return tf.reshape(logits, (*tf.unstack(tf.shape(logits)[:-1]), self.image_shape[-1], self.levels))
+
+    def check_images(self, images):
+        explicit_density.check_pixels(images, self.image_shape, self.levels)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """-log p(x), nats per image."""
+        return explicit_density.loss(self, y_pred, x, sample_weight)
+
+    def log_prob(self, images):
+        """Exact log p(x) of images [B, H, W, C] -> [B] float32, nats."""
+        return explicit_density.log_prob(self, images)
+
+    def sample(self, num_samples, seed=None, cached=True, jit_compile=False):
+        """Draws x ~ p(x), pixel by pixel: [num_samples, H, W, C] float32.
+
+        Args:
+            num_samples: pictures.
+            seed: an integer for the same pictures again; None for fresh ones.
+            cached: whether states are kept from pixel to pixel; False asks the whole network for each, and draws the
+                same pictures.
+            jit_compile: whether to compile the loop by XLA, which takes seconds, once for each number of pictures.
+        """
+        return explicit_density.sample(self, num_samples, seed, jit_compile, cached=cached)
+
+    def complete(self, images, known_mask, seed=None, cached=True, jit_compile=False):
+        """images [B, H, W, C], kept where known_mask [B, H, W, 1] is 1, drawn elsewhere given what comes before.
+
+        Args:
+            images: pictures; what stands at unknown pixels does not matter.
+            known_mask: 1 where a pixel is given, 0 elsewhere; [H, W, 1] serves all pictures.
+            seed: as for `sample`, like the others.
+            cached: see there.
+            jit_compile: see there.
+        """
+        return explicit_density.complete(self, images, known_mask, seed, jit_compile, cached=cached)
+
+    def _draw(self, images, known, uniform, cached=True):
+        caches = _row_caches if self.kind == "row_lstm" else _diagonal_caches
+        how = caches(self, tf.shape(images)[0]) if cached else (raster_drawing.naive_step(self),)
+        return raster_drawing.draw_in_raster_order(images, known, uniform, self.levels, *how)
+
+    def at_pixel(self):
+        """The network at one pixel.
+
+        Returns:
+            A function of the canvas of `draw_in_raster_order`, row, column and the recurrence there, itself a function
+            of the layer's number and input [B, 2F] that gives the layer's states [B, F]; -> logits [B, C(, levels)].
+        """
+        first, *head = (layer.at_pixel() for layer in (self.first, *self.head))
+        upsamplings, skips = ([layer.at_pixel() for layer in group] for group in (self.upsamplings, self.skips))
+
+        def network(canvas, row, column, recurrence):
+            maps = first(raster_drawing.window(canvas, row, column))
+            output = 0.0
+            for i, upsampling in enumerate(upsamplings):
+                states = recurrence(i, maps)
+                maps = maps + upsampling(states) if self.residual else upsampling(states)
+                if i < len(skips):
+                    output += skips[i](states)
+            logits = maps + output
+            for layer in head:
+                logits = layer(tf.nn.relu(logits))
+            return self._per_colour(logits)
+
+        return network
+
+    def signatures(self):
+        return explicit_density.signatures(self)
+
+    def get_config(self):
+        own = ("image_shape", "kind", "filters", "num_layers", "levels", "residual", "skip", "head_filters")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+
+
+def _pointwise(layer, maps):
+    """A 1x1 MaskedConv2D of maps [H, maps in, W, B] -> [H, maps out, W, B]."""
+    height, channels, width, _ = maps.shape
+    flat = tf.matmul(layer.masked_kernel()[0], tf.reshape(maps, (height, channels, -1)), transpose_a=True)
+    return tf.reshape(flat + layer.bias[:, None], (height, layer.filters, width, tf.shape(maps)[-1]))
+
+
+def _rows(recurrence, maps):
+    """Layer of a Row LSTM: maps [H, 2F, W, B] -> states [H, F, W, B]; a step is a row."""
+    return recurrence(maps[:, None])[:, 0]
+
+
+def _diagonals(recurrence, maps):
+    """Layer of a Diagonal BiLSTM: maps [H, 2F, W, B] -> states [H, F, W, B]; a step is a diagonal, for both at once."""
+    maps = tf.transpose(maps, (1, 0, 2, 3))  # [2F, H, W, B]
+    both = skew(tf.stack([maps, maps[:, :, ::-1]]))  # [2, 2F, H, T, B]
+    states = recurrence(tf.transpose(both, (3, 0, 1, 2, 4)))  # [T, 2, F, H, B]
+    rightwards, leftwards = tf.unstack(unskew(tf.transpose(states, (1, 2, 3, 0, 4)), maps.shape[2]))  # [F, H, W, B]
+    moved_down = tf.pad(leftwards[:, :-1, ::-1], [[0, 0], [1, 0], [0, 0], [0, 0]])
+    return tf.transpose(rightwards + moved_down, (1, 0, 2, 3))
+
+
+# --- drawing with states kept ---------------------------------------------------------------------------------------
+# Caches are [W, L, B, maps], so that a pixel of all layers is one contiguous block.
+
+
+def _write(cache, column, values):
+    return tf.tensor_scatter_nd_update(cache, [[column]], tf.stack(values)[None])
+
+
+def _row_caches(model, batch):
+    """step, state and start_row of `draw_in_raster_order` for a Row LSTM.
+
+    The state-to-state product of a row needs only the row above: it is taken at once when the row begins.
+    """
+    network, width, maps = model.at_pixel(), model.image_shape[1], model.filters
+    kernels = tf.concat([layer.kernel() for layer in model.recurrences], axis=0)  # [L, N, 4F]
+    from_input, from_state, bias = tf.split(kernels, [4 * maps, 3 * maps, 1], axis=1)
+    first = lambda name: _repeat(tf.concat([getattr(layer, name) for layer in model.recurrences], axis=0), batch)
+    inputs = tf.zeros((width + 1, model.num_layers, batch, 2 * maps))  # place c + 1 holds column c
+
+    def start_row(state, canvas, row):
+        *_, h, c, inputs = state
+        padded = tf.pad(h, [[1, 1], [0, 0], [0, 0], [0, 0]])
+        near = tf.concat([padded[:-2], h, padded[2:]], axis=-1)
+        return tf.matmul(near, from_state) + bias, c, h, c, inputs
+
+    def step(state, canvas, row, column):
+        product, above, h, c, inputs = state
+        z, earlier, left, kept = product[column], above[column], inputs[column], []
+
+        def recurrence(i, maps):
+            gates = z[i] + tf.matmul(tf.concat([left[i], maps], axis=-1), from_input[i])
+            _, cell_state, state = cell(gates, earlier[i], axis=-1)
+            kept.append((state, cell_state, maps))
+            return state
+
+        logits = network(canvas, row, column, recurrence)
+        states, cells, maps = zip(*kept)
+        caches = _write(h, column, states), _write(c, column, cells), _write(inputs, column + 1, maps)
+        return logits, (product, above, *caches)
+
+    h, c = first("h0"), first("c0")
+    return step, (tf.zeros((width, model.num_layers, batch, 4 * maps)), c, h, c, inputs), start_row
+
+
+def _repeat(states, batch):
+    """Learned states [L, F, W, 1] -> [W, L, B, F]."""
+    return tf.repeat(tf.transpose(states, (2, 0, 3, 1)), batch, axis=2)
+
+
+def _left_of_rows(recurrence):
+    """h and c to the left of each row's first pixel, [H, D, F]: they have come over the zeros of the skewing."""
+    directions, maps, height, _ = recurrence.h0.shape
+    nothing = tf.zeros((height, directions, 2 * maps, height, 1))
+    start = [tf.convert_to_tensor(state) for state in (recurrence.h0, recurrence.c0)]
+    *_, c, h = forward(nothing, recurrence.kernel(), *start, recurrence.offsets)  # [H steps, D, F, H rows, 1]
+    before = [tf.concat([first[None], later[:-1]], axis=0)[..., 0] for first, later in zip(start, (h, c))]
+    return [tf.transpose(tf.linalg.diag_part(tf.transpose(x, (1, 2, 0, 3))), (2, 0, 1)) for x in before]
+
+
+def _diagonal_caches(model, batch):
+    """step, state and start_row of `draw_in_raster_order` for a Diagonal BiLSTM.
+
+    Along a row each pixel has its left neighbour's state at hand and that of the row above. The states that run to the
+    left reach a pixel from the row above: when that is complete, one pass over it makes them.
+    """
+    network, (_, width, _), maps, depth = model.at_pixel(), model.image_shape, model.filters, model.num_layers
+    kernels = tf.stack([layer.kernel() for layer in model.recurrences], axis=1)  # [D, L, N, 4F]
+    (rightwards, leftwards), (bias, other_bias) = tf.unstack(kernels[:, :, :-1]), tf.unstack(kernels[:, :, -1:])
+    tables = zip(*(_left_of_rows(layer) for layer in model.recurrences))
+    first_h, first_c = (tf.repeat(tf.stack(x, axis=2)[..., None, :], batch, axis=3) for x in tables)  # [H, D, L, B, F]
+
+    def states_to_the_left(row, inputs, above):
+        """Row `row` from its right end: inputs [W, L, B, 2F], states of the row above [W, L, B, F] -> its states."""
+
+        def pixel(column, h, c, kept):
+            operands = tf.concat([inputs[column], above[column], h], axis=-1)
+            _, c, h = cell(tf.matmul(operands, leftwards) + other_bias, c, axis=-1)
+            return column - 1, h, c, _write(kept, column, h)
+
+        start = (width - 1, first_h[row, 1], first_c[row, 1], tf.zeros_like(above))
+        return tf.while_loop(lambda column, *_: column >= 0, pixel, start)[-1]
+
+    def start_row(state, canvas, row):
+        h, c, _, left, inputs = state
+        done = states_to_the_left(tf.maximum(row - 1, 0), inputs, left)
+        left = tf.where(row > 0, done, left)
+        return _write(h, 0, first_h[row, 0]), _write(c, 0, first_c[row, 0]), h[1:], left, inputs
+
+    def step(state, canvas, row, column):
+        h, c, above, left, inputs = state
+        beside, cells_beside, over, other, kept = h[column], c[column], above[column], left[column], []
+
+        def recurrence(i, maps):
+            operands = tf.concat([maps, over[i], beside[i]], axis=-1)
+            _, cell_state, state = cell(tf.matmul(operands, rightwards[i]) + bias[i], cells_beside[i], axis=-1)
+            kept.append((state, cell_state, maps))
+            return state + other[i]
+
+        logits = network(canvas, row, column, recurrence)
+        states, cells, maps = zip(*kept)
+        caches = _write(h, column + 1, states), _write(c, column + 1, cells)
+        return logits, (*caches, above, left, _write(inputs, column, maps))
+
+    nothing = lambda columns, maps: tf.zeros((columns, depth, batch, maps))
+    states = nothing(width + 1, maps), nothing(width + 1, maps), nothing(width, maps), nothing(width, maps)
+    return step, (*states, nothing(width, 2 * maps)), start_row
+
+
+def _check_arguments(image_shape, kind, filters, num_layers, levels, head_filters):
+    try:
+        sizes = tuple(image_shape)
+    except TypeError:
+        sizes = ()
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    if kind not in RECURRENCES:
+        raise ValueError(f"kind must be one of {', '.join(RECURRENCES)}; received {kind!r}")
+    if num_layers < 1 or levels < 2:
+        raise ValueError(f"expected num_layers >= 1 and levels >= 2, received {num_layers} and {levels}")
+    if min(filters, head_filters) < sizes[-1]:
+        received = f"filters={filters}, head_filters={head_filters}"
+        raise ValueError(f"each of {sizes[-1]} colours needs a map of its own, received {received}")

@@ -1,0 +1,90 @@
+"""Train PixelRNN (Row LSTM or Diagonal BiLSTM) and measure the exact log p(x) of test pictures.
+
+python -m training.pixel_rnn                                          digits, binarized at >= 8 of 16, Row LSTM
+python -m training.pixel_rnn --kind diagonal_bilstm
+python -m training.pixel_rnn --fast                                   the same in seconds
+python -m training.pixel_rnn --data mnist                             MNIST, one fixed binary draw
+python -m training.pixel_rnn --data mnist --side 14 --kind diagonal_bilstm      14x14, mean-pooled before the draw
+python -m training.pixel_rnn --data mnist --kind diagonal_bilstm      7 layers of 16 maps as in the paper: wants a GPU
+"""
+
+import functools
+from typing import Literal
+
+import keras
+
+import dmkeras
+from dmkeras import figures
+from dmkeras.data import batches
+from dmkeras.data import binarization as binary
+from dmkeras.parts import density_report
+from dmkeras.recipe import Recipe, run
+
+DEFAULTS = {  # binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay
+    ("digits", "row_lstm"): ("threshold", 16, 1, 32, 60, 32, 4e-3, 0.0),
+    ("digits", "diagonal_bilstm"): ("threshold", 16, 1, 32, 60, 32, 4e-3, 0.0),
+    ("mnist", "row_lstm"): ("fixed", 16, 7, 32, 20, 64, 3e-3, 0.0),
+    ("mnist", "diagonal_bilstm"): ("fixed", 16, 7, 32, 20, 64, 2e-3, 0.0),
+}
+
+
+def recipe(
+    fast=False,
+    data="digits",
+    data_dir: str | None = None,
+    download=False,
+    side: int | None = None,
+    binarization: Literal["fixed", "dynamic", "threshold", "none"] | None = None,
+    kind: Literal["row_lstm", "diagonal_bilstm"] = "row_lstm",
+    filters: int | None = None,
+    num_layers: int | None = None,
+    residual=True,
+    skip=False,
+    head_filters: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+):
+    """Pixel recurrent neural networks: binary pictures, or 256 levels a colour where nothing is binarized."""
+    if fast:
+        filters, epochs = filters or 8, epochs or 2
+    given = (binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay)
+    defaults = DEFAULTS.get((data, kind)) or ("none", *DEFAULTS["mnist", kind][1:])
+    settings = [default if value is None else value for value, default in zip(given, defaults)]
+    binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay = settings
+    read = functools.partial(
+        binary.images, data, protocol=binarization, data_dir=data_dir, download=download, side=side
+    )
+    images = {split: read(split) for split in ("train", "validation", "test")}
+
+    def batched(split, seed):
+        dataset = batches(images[split], batch_size, seed if split == "train" else None)
+        return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
+
+    levels = 256 if binarization == "none" else 2
+    shape = images["train"].shape[1:]
+    model = dmkeras.PixelRNN(shape, kind, filters, num_layers, levels, residual, skip, head_filters)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batched("train", 0)), alpha=0.01)
+    optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay or None, clipnorm=30.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "h0", "c0"])
+
+    def pictures(model):
+        rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
+        return {name: figures.labelled_rows(row, title=f"{kind}, {name}") for name, row in rows.items()}
+
+    return Recipe(
+        "pixel_rnn",
+        model,
+        batched,
+        compile={"optimizer": optimizer, "steps_per_execution": 10},
+        epochs=epochs,
+        improves="nll",
+        evaluate=lambda model: density_report.figures(model, batched("test", 0)),
+        pictures=pictures,
+        description=f"{data}, {binarization} binarization, {'x'.join(map(str, shape))}, {kind}",
+    )
+
+
+if __name__ == "__main__":
+    run(recipe)
