@@ -14,10 +14,10 @@ Random weights: what a draw costs does not hang on them. Every way is a process 
 
 The first draw of each traces and compiles and is not timed; it is for seed 0, and the run fails unless all our ways
 give the same picture, bit for bit. Then the ways take turns, medians over the turns; `x` is how many times as long as
-the quickest way and as the endpoint it takes, in the same turn. CPU seconds of the process stand beside wall seconds,
-for machines that are shared. Ways marked ~ are not drawn to the end: 40 passes of the network are timed and multiplied.
-Memory is the most that the process ever held, and in brackets what drawing (with tracing and compiling) added.
-Figures: benchmarks/README.md.
+the quickest way and as the endpoint it takes, in the same turn. CPU seconds of the process stand beside wall seconds:
+with one thread they are what a quiet machine takes, and what is promised is held against them. Ways marked ~ are not
+drawn to the end: 40 passes of the network are timed and multiplied. Memory is the most that the process ever held, and
+in brackets what drawing (with tracing and compiling) added. Figures: benchmarks/README.md.
 """
 
 import argparse
@@ -36,6 +36,7 @@ import time
 import numpy as np
 
 OURS = ("cached, jit", "cached", "endpoint", "naive, jit", "naive")
+BASES = ("cached, jit", "endpoint")
 PASSES = 40  # of the network, where a way is not drawn to the end
 PIXEL_CNN = ("PixelCNN", {"image_shape": (28, 28, 1), "filters": 16, "num_blocks": 7})
 ROW_LSTM = ("PixelRNN", {"image_shape": (28, 28, 1), "kind": "row_lstm", "filters": 16, "num_layers": 7})
@@ -81,28 +82,33 @@ def main():
 
 def table(name, spec, count, ways, arguments):
     """Prints the table; the promises that it breaks, as texts."""
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         make = Child("make", spec, count, folder)
         make.close()
         children = {way: Child(way, spec, count, folder) for way in ways}
         rows = race(children, arguments)
         memory = {way: child.close() for way, child in children.items()}
-    quickest = ways[0]
-    ratio = lambda way, base: statistics.median(rows[way][turn][0] / rows[base][turn][0] for turn in rows[way])
-    print(f"\n### {name}\n\n| way | wall s | CPU s | x cached, jit | x endpoint | peak memory (by drawing) MB |")
+    print(f"\n### {name}\n\nThe table began at a load average of {load:.1f}.\n")
+    print("| way | wall s | CPU s | x cached, jit: wall, CPU | x endpoint: wall, CPU | peak memory (by drawing) MB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for way in ways:
-        wall, cpu = (statistics.median(column) for column in zip(*rows[way].values()))
-        x = f"{ratio(way, quickest):.3g} | {ratio(way, 'endpoint'):.3g}"
-        print(f"| {way} | {wall:.3g} | {cpu:.3g} | {x} | {memory[way][0]:.0f} ({memory[way][1]:.0f}) |")
+        seconds = " | ".join(f"{statistics.median(column):.3g}" for column in zip(*rows[way].values()))
+        x = " | ".join(f"{ratio(rows, way, base, 0):.3g}, {ratio(rows, way, base, 1):.3g}" for base in BASES)
+        print(f"| {way} | {seconds} | {x} | {memory[way][0]:.0f} ({memory[way][1]:.0f}) |")
     pictures = {way: child.picture for way, child in children.items() if child.picture}
     print(f"\nOne and the same picture by {', '.join(pictures)}: {len(set(pictures.values())) == 1}", flush=True)
     broken = [] if len(set(pictures.values())) == 1 else [f"{name}: pictures differ: {pictures}"]
     naive = "naive" if "naive" in ways else "~ naive"
     for slow, quick, times in filter(None, (PROMISED.get(name), (naive, "endpoint", 10))):
-        if statistics.median(rows[slow][turn][0] / rows[quick][turn][0] for turn in rows[slow]) < times:
+        if ratio(rows, slow, quick, 1) < times:
             broken.append(f"{name}: {quick} is not {times} times as fast as {slow}")
     return broken
+
+
+def ratio(rows, way, base, kind):
+    """How many times as long `way` takes as `base`, the median over turns; kind 0: wall seconds, 1: CPU seconds."""
+    return statistics.median(rows[way][turn][kind] / rows[base][turn][kind] for turn in rows[way])
 
 
 def race(children, arguments):
