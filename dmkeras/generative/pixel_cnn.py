@@ -127,34 +127,36 @@ class PixelCNN(keras.Model):
         What the 3x3 convolutions read, [L, B, h] at each pixel, is kept for the row so far and for the row above; the
         part of their sums that comes from above is computed for a whole row and all blocks at once.
         """
-        width, h, blocks = self.image_shape[1], self.filters, range(self.num_blocks)
+        width, h, depth = self.image_shape[1], self.filters, self.num_blocks
         first, *head = (layer.at_pixel() for layer in (self.first, *self.head))
-        narrow, widen = ([block[i].at_pixel() for block in self.blocks] for i in (0, 2))
-        kernel = tf.stack([across.masked_kernel() for _, across, _ in self.blocks])  # [L, 2, 3, h, h]
-        bias = tf.stack([tf.convert_to_tensor(across.bias) for _, across, _ in self.blocks])[:, None]  # [L, 1, h]
-        above, left, own = tf.reshape(kernel[:, 0], (-1, 3 * h, h)), kernel[:, 1, 0], tf.unstack(kernel[:, 1, 1])
+        kernels = [across.masked_kernel() for _, across, _ in self.blocks]  # [2, 3, h, h]
+        above = tf.stack([tf.reshape(kernel[0], (3 * h, h)) for kernel in kernels])
+        bias = tf.stack([across.bias[None] for _, across, _ in self.blocks])
+        left, own = (tf.stack([kernel[1, place] for kernel in kernels]) for place in (0, 1))
+        # One tensor of all blocks for each weight: what a loop carries costs time at each step.
+        narrow, widen = (map(tf.stack, zip(*(block[i].weights_at_pixel() for block in self.blocks))) for i in (0, 2))
+        weights = *narrow, own, *widen
 
         def start_row(state, canvas, row):
             done, _ = state  # [W + 2, L, B, h] of the row above, with a pixel of zeros on either side
             window = tf.concat([done[:-2], done[1:-1], done[2:]], axis=-1)  # [W, L, B, 3h]
-            window = tf.reshape(tf.transpose(window, (1, 0, 2, 3)), (self.num_blocks, -1, 3 * h))
-            sums = tf.reshape(tf.matmul(window, above) + bias, (self.num_blocks, width, batch, h))
+            window = tf.reshape(tf.transpose(window, (1, 0, 2, 3)), (depth, -1, 3 * h))
+            sums = tf.reshape(tf.matmul(window, above) + bias, (depth, width, batch, h))
             return tf.zeros_like(done), tf.transpose(sums, (1, 0, 2, 3))
 
         def step(state, canvas, row, column):
             done, sums = state
-            maps = first(raster_drawing.window(canvas, row, column))
-            known = tf.unstack(sums[column] + tf.matmul(done[column], left))  # of the left neighbour
-            kept = []
-            for block in blocks:
-                kept.append(tf.nn.relu(narrow[block](tf.nn.relu(maps))))
-                maps += widen[block](tf.nn.relu(tf.matmul(kept[-1], own[block]) + known[block]))
+            maps, kept = first(raster_drawing.window(canvas, row, column)), []
+            known = tf.gather(sums, column) + tf.matmul(tf.gather(done, column), left)  # of the left neighbour
+            for narrow, narrow_bias, own, widen, widen_bias, others in zip(*map(tf.unstack, (*weights, known))):
+                kept.append(tf.nn.relu(tf.nn.relu(maps) @ narrow - narrow_bias))
+                maps += tf.nn.relu(kept[-1] @ own + others) @ widen - widen_bias
             for layer in head:
                 maps = layer(tf.nn.relu(maps))
             done = tf.tensor_scatter_nd_update(done, [[column + 1]], tf.stack(kept)[None])
             return self._logits(maps), (done, sums)
 
-        nothing = tf.zeros((width + 2, self.num_blocks, batch, h))
+        nothing = tf.zeros((width + 2, depth, batch, h))
         return step, (nothing, nothing[:-2]), start_row
 
     def check_images(self, images):

@@ -1,11 +1,12 @@
-"""Pictures drawn in raster order, in the graph: the loop over rows, pixels and colours that PixelCNN and PixelRNN share.
+"""Pictures drawn in raster order, in the graph: the loop over rows, pixels and colours of PixelCNN and PixelRNN.
 
 Shapes:  B batch, H height, W width, C colours, D = H W C values of a picture, K levels, M margin of the canvas.
 """
 
+import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts.explicit_density import draw, value_log_prob
+from dmkeras.parts.explicit_density import draw, log_likelihood
 
 
 def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_row=None, margin=3):
@@ -20,28 +21,28 @@ def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_r
             colour, when all earlier ones are on the canvas; what it keeps of this pixel, the last call overwrites.
         state: nest of tensors that `step` and `start_row` carry along.
         start_row: (state, canvas, row) -> state, before the first pixel of a row.
-        margin: M of the canvas, [M + H, M + W + M, B, C]: the picture so far, and zeros around it and where nothing is.
+        margin: M of the canvas, [M + H, M + W + M, C, B]: the picture so far, and zeros around it and where nothing is.
 
     Returns:
         images [B, H, W, C] and log_prob [B] float32, nats, of all their pixels.
     """
+    # What is read or written at one value is contiguous, and read at once: here an operation costs as much as its work.
     height, width, colours = images.shape[1:]
-    pixels_first = lambda tensor: tf.transpose(tensor, (1, 2, 0, 3))  # what is written at one pixel is contiguous
-    given = pixels_first(tf.where(known > 0, images, -1.0))  # [H, W, B, C], -1 where a pixel is to be drawn
-    canvas = tf.pad(tf.maximum(given, 0.0), [[margin, 0], [margin, margin], [0, 0], [0, 0]])
-    uniform = tf.transpose(tf.reshape(uniform, (height, width, colours, -1)), (0, 1, 3, 2))  # [H, W, B, C]
+    given = tf.transpose(tf.where(known > 0, images, np.nan), (1, 2, 3, 0))  # [H, W, C, B], not a number: to be drawn
+    canvas = tf.pad(_filled(given, 0.0), [[margin, 0], [margin, margin], [0, 0], [0, 0]])
+    both = tf.reshape(tf.stack([given, tf.reshape(uniform, tf.shape(given))], axis=2), (height * width, 2, colours, -1))
     batch, kinds = images.shape[0], (levels,) if levels > 2 else ()
     history = tf.TensorArray("float32", height * width, element_shape=(batch, colours, *kinds))
 
     def pixel(row, column, canvas, history, state):
-        value, chance = given[row, column], uniform[row, column]
+        here = row * width + column
+        given, chance = tf.unstack(tf.gather(both, here))  # [C, B]
         for colour in range(colours):
             logits, state = step(state, canvas, row, column)
-            drawn = draw(logits, chance, levels)
-            value = tf.where((tf.range(colours) == colour) & (value < 0), drawn, value)
-            place = [[row + margin, column + margin]]
-            canvas = tf.tensor_scatter_nd_update(canvas, place, tf.maximum(value, 0.0)[None])
-        return row, column + 1, canvas, history.write(row * width + column, tf.cast(logits, "float32")), state
+            value = _filled(given[colour], draw(logits[:, colour], chance[colour], levels))
+            place = tf.stack([row + margin, column + margin, colour])
+            canvas = tf.tensor_scatter_nd_update(canvas, place[None], value[None])
+        return row, column + 1, canvas, history.write(here, tf.cast(logits, "float32")), state
 
     def line(row, canvas, history, state):
         state = start_row(state, canvas, row) if start_row else state
@@ -49,22 +50,27 @@ def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_r
         return row + 1, *tf.while_loop(lambda row, column, *_: column < width, pixel, start)[2:]
 
     _, canvas, history, _ = tf.while_loop(lambda row, *_: row < height, line, (0, canvas, history, state))
-    values = canvas[margin:, margin : margin + width]  # [H, W, B, C]
-    logits = tf.reshape(history.stack(), tf.concat([tf.shape(values), kinds], axis=0))
-    return tf.transpose(values, (2, 0, 1, 3)), tf.reduce_sum(value_log_prob(logits, values, levels), axis=(0, 1, 3))
+    values = tf.transpose(canvas[margin:, margin : margin + width], (3, 0, 1, 2))  # [B, H, W, C]
+    logits = tf.reshape(history.stack(), (height, width, -1, colours, *kinds))
+    logits = tf.transpose(logits, (2, 0, 1, *range(3, len(logits.shape))))
+    return values, log_likelihood(logits, values, levels)
+
+
+def _filled(values, others):
+    return tf.where(tf.math.is_nan(values), others, values)
 
 
 def window(canvas, row, column, margin=3):
-    """What a masked convolution of 2 M + 1 columns covers at a pixel: [B, M + 1, 2 M + 1, C]."""
+    """What a masked convolution of 2 M + 1 columns covers at a pixel, as `MaskedConv2D.at_pixel` takes it: [B, N]."""
     size = (margin + 1, 2 * margin + 1, *tf.unstack(tf.shape(canvas)[2:]))  # XLA wants sizes, not ends
-    return tf.transpose(tf.slice(canvas, (row, column, 0, 0), size), (2, 0, 1, 3))
+    return tf.transpose(tf.reshape(tf.slice(canvas, (row, column, 0, 0), size), (-1, size[-1])))
 
 
 def naive_step(model, margin=3):
     """The step of `draw_in_raster_order` that asks the whole model for one pixel: slow, and right by definition."""
 
     def step(state, canvas, row, column):
-        images = tf.transpose(canvas[margin:, margin:-margin], (2, 0, 1, 3))
+        images = tf.transpose(canvas[margin:, margin:-margin], (3, 0, 1, 2))
         return model(images)[:, row, column], state
 
     return step
