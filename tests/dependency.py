@@ -66,6 +66,22 @@ def dependencies(logits_of, shape, order=None, count=1, seed=0):
     return found[np.ix_(order, order)]
 
 
+def flipped(logits_of, images, order):
+    """The matrix of dependencies of a model of two levels, by flipping one value of `images` [B, H, W, C] at a time.
+
+    Args:
+        logits_of: the model, which need have no gradients for its images.
+        images: of zeros and ones; what one of them shows counts.
+        order: the place in a picture of each value that is sampled.
+    """
+    size = len(order)
+    others = np.repeat(images[None], size, axis=0).reshape(size, len(images), size)
+    others[np.arange(size), :, order] = 1 - others[np.arange(size), :, order]
+    logits = np.asarray(logits_of(others.reshape(-1, *images.shape[1:]))).reshape(size, len(images), size)
+    moves = np.abs(logits - np.reshape(logits_of(images), (1, len(images), size))).max(axis=1)
+    return moves[:, order].T > 1e-5  # rounding differs with the rows of a batch
+
+
 def seen_through(layers, shape):
     """The matrix of dependencies that a stack of masked convolutions promises, by following each path.
 

@@ -62,8 +62,8 @@ class NADE(keras.Model):
     def __init__(self, image_shape=(28, 28, 1), hidden_size=500, ordering="raster", **kwargs):
         super().__init__(**kwargs)
         self.order = pixel_order.permutation(ordering, image_shape)
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1, received {hidden_size}")
+        if not isinstance(hidden_size, int) or hidden_size < 1:
+            raise ValueError(f"hidden_size must be a whole number, at least 1; received {hidden_size}")
         self.image_shape = tuple(image_shape)
         self.hidden_size = hidden_size
         self.ordering = ordering if isinstance(ordering, str) else tuple(self.order.tolist())

@@ -35,8 +35,8 @@ def permutation(ordering, image_shape):
     size = height * width * colours
     if not isinstance(ordering, str):
         return _explicit(ordering, size)
-    name, _, seed = ordering.partition(":")
-    if name not in NAMES or (seed and not (name == "random" and seed.isdecimal() and int(seed) < 2**32)):
+    name, colon, seed = ordering.partition(":")
+    if name not in NAMES or (colon and not (name == "random" and seed.isdecimal() and int(seed) < 2**32)):
         known = f"{', '.join(NAMES)}, random:SEED, or a permutation of the {size} values"
         raise ValueError(f"ordering must be one of {known}; received {ordering!r}")
     if name == "random":
