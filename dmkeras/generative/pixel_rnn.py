@@ -86,14 +86,15 @@ class PixelRNN(keras.Model):
         self.num_layers, self.levels, self.head_filters = num_layers, levels, head_filters
         self.residual, self.skip = residual, skip
         colours, (width, offsets, directions) = self.image_shape[-1], RECURRENCES[kind]
-        recurrent = lambda: ConvolutionalLSTM(filters, width, offsets, directions, colours)
-        pointwise = lambda maps, policy="float32": MaskedConv2D(maps, 1, "B", colours, dtype=policy)
-        self.first = MaskedConv2D(2 * filters, 7, "A", colours, dtype=self.dtype_policy)
+        options = {"colours": colours, "dtype": self.dtype_policy}
+        recurrent = lambda: ConvolutionalLSTM(filters, width, offsets, directions, **options)
+        pointwise = lambda maps: MaskedConv2D(maps, 1, "B", **options)
+        self.first = MaskedConv2D(2 * filters, 7, "A", **options)
         self.recurrences = [recurrent() for _ in range(num_layers)]
         self.upsamplings = [pointwise(2 * filters) for _ in range(num_layers)]
         self.skips = [pointwise(2 * filters) for _ in range(num_layers - 1 if skip else 0)]
         sizes = head_filters, head_filters, colours * (levels if levels > 2 else 1)
-        self.head = [pointwise(maps, self.dtype_policy) for maps in sizes]
+        self.head = [pointwise(maps) for maps in sizes]
         self.trackers = explicit_density.trackers()
         self(keras.Input(self.image_shape))
 
@@ -196,10 +197,12 @@ class PixelRNN(keras.Model):
 
 
 def _pointwise(layer, maps):
-    """A 1x1 MaskedConv2D of maps [H, maps in, W, B] -> [H, maps out, W, B]."""
+    """A 1x1 MaskedConv2D of maps [H, maps in, W, B] -> [H, maps out, W, B] float32, the product in its policy."""
     height, channels, width, _ = maps.shape
-    flat = tf.matmul(layer.masked_kernel()[0], tf.reshape(maps, (height, channels, -1)), transpose_a=True)
-    return tf.reshape(flat + layer.bias[:, None], (height, layer.filters, width, tf.shape(maps)[-1]))
+    kernel, maps = (tf.cast(x, layer.compute_dtype) for x in (layer.masked_kernel()[0], maps))
+    flat = tf.cast(tf.matmul(kernel, tf.reshape(maps, (height, channels, -1)), transpose_a=True), "float32")
+    flat += tf.cast(layer.bias, "float32")[:, None]
+    return tf.reshape(flat, (height, layer.filters, width, -1))
 
 
 def _rows(recurrence, maps):

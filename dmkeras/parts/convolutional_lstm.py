@@ -37,7 +37,8 @@ def cell(z, c, axis):
 
 
 def _operands(x, h, offsets):
-    """n_t [D, N, P * B] of x [D, X, P, B] and h [D, F, P, B]."""
+    """n_t [D, N, P * B] of x [D, X, P, B] and h [D, F, P, B], in the type of x."""
+    h = tf.cast(h, x.dtype)
     parts = [shifted(maps, offset) for maps, chosen in zip((x, h), offsets) for offset in chosen]
     together = tf.concat([*parts, tf.ones_like(h[:, :1])], axis=1)
     return tf.reshape(together, (*together.shape[:2], tf.shape(h)[2] * tf.shape(h)[3]))
@@ -58,10 +59,10 @@ def forward(x, kernel, h, c, offsets):
 
     def step(t, h, c, *kept):
         z = tf.matmul(kernel, _operands(inputs.read(t), h, offsets), transpose_a=True)
-        activations, c, h = cell(tf.reshape(z, gates), c, axis=1)
+        activations, c, h = cell(tf.cast(tf.reshape(z, gates), h.dtype), c, axis=1)
         return t + 1, h, c, *(array.write(t, value) for array, value in zip(kept, (*activations, c, h)))
 
-    kept = [tf.TensorArray(x.dtype, steps, element_shape=h.shape) for _ in range(6)]
+    kept = [tf.TensorArray(h.dtype, steps, element_shape=h.shape) for _ in range(6)]
     return [array.stack() for array in tf.while_loop(lambda t, *_: t < steps, step, (0, h, c, *kept))[3:]]
 
 
@@ -78,18 +79,19 @@ def backward(upstream, x, kernel, h0, c0, kept, offsets):
         dh, tanh = dh + upstream, tf.tanh(c)
         dc = dc + dh * o * (1 - tanh * tanh)
         dz = [dh * tanh * o * (1 - o), dc * c_earlier * f * (1 - f), dc * g * i * (1 - i), dc * i * (1 - g * g)]
-        dz = tf.reshape(tf.concat(dz, axis=1), (kernel.shape[0], 4 * maps, tf.reduce_prod(size)))
-        dkernel += tf.matmul(_operands(x, h_earlier, offsets), dz, transpose_b=True)
+        dz = tf.reshape(tf.cast(tf.concat(dz, axis=1), x.dtype), (kernel.shape[0], 4 * maps, tf.reduce_prod(size)))
+        dkernel += tf.cast(tf.matmul(_operands(x, h_earlier, offsets), dz, transpose_b=True), dh.dtype)
         dn = tf.matmul(kernel, dz)
         parts = tf.split(tf.reshape(dn, tf.concat([tf.shape(dn)[:2], size], 0)), widths, axis=1)
         back = [shifted(part, -offset) for part, offset in zip(parts, (*offsets[0], *offsets[1]))]
         count = len(offsets[0])
-        return t - 1, tf.add_n(back[count:]), dc * f, dkernel, dx.write(t, tf.add_n(back[:count]))
+        dh = tf.cast(tf.add_n(back[count:]), dh.dtype)
+        return t - 1, dh, dc * f, dkernel, dx.write(t, tf.add_n(back[:count]))
 
     dx = tf.TensorArray(x.dtype, steps, element_shape=x.shape[1:])
-    start = (steps - 1, tf.zeros_like(h0), tf.zeros_like(c0), tf.zeros_like(kernel), dx)
+    start = (steps - 1, tf.zeros_like(h0), tf.zeros_like(c0), tf.zeros(kernel.shape, h0.dtype), dx)
     _, dh, dc, dkernel, dx = tf.while_loop(lambda t, *_: t >= 0, step, start)
-    return dx.stack(), dkernel, dh, dc
+    return dx.stack(), tf.cast(dkernel, kernel.dtype), dh, dc
 
 
 def scan(x, kernel, h0, c0, offsets):
@@ -121,7 +123,7 @@ def unskew(maps, width):
 
 @keras.saving.register_keras_serializable("dmkeras")
 class ConvolutionalLSTM(keras.layers.Layer):
-    """x [T, D, X, P, B] -> states [T, D, F, P, B]; in float32 whatever the policy, for errors add up over steps.
+    """x [T, D, X, P, B] -> states [T, D, F, P, B] float32; the policy is that of the products, for errors add up.
 
     Args:
         filters: F, of each gate and of the state.
@@ -132,11 +134,11 @@ class ConvolutionalLSTM(keras.layers.Layer):
     """
 
     def __init__(self, filters, input_width, state_offsets, directions=1, colours=1, **kwargs):
-        super().__init__(**{**kwargs, "dtype": "float32"})
+        super().__init__(**kwargs)
         self.filters, self.input_width, self.state_offsets = filters, input_width, tuple(state_offsets)
         self.directions, self.colours = directions, colours
         self.offsets = (tuple(range(-(input_width // 2), 1)), self.state_offsets)
-        options = {"colours": colours, "gates": 4, "dtype": "float32"}
+        options = {"colours": colours, "gates": 4, "dtype": self.dtype_policy}
         self.input_to_state = [MaskedConv2D(filters, (1, input_width), "B", **options) for _ in range(directions)]
 
     def build(self, input_shape):
@@ -146,8 +148,8 @@ class ConvolutionalLSTM(keras.layers.Layer):
         shape = (directions, len(self.state_offsets) * self.filters, 4 * self.filters)
         self.state_to_state = self.add_weight(shape=shape, initializer="glorot_uniform", name="state_to_state")
         state = (directions, self.filters, positions, 1)
-        self.h0 = self.add_weight(shape=state, initializer="zeros", name="h0")
-        self.c0 = self.add_weight(shape=state, initializer="zeros", name="c0")
+        self.h0 = self.add_weight(shape=state, initializer="zeros", autocast=False, name="h0")
+        self.c0 = self.add_weight(shape=state, initializer="zeros", autocast=False, name="c0")
 
     def kernel(self):
         """K [D, N, 4F]: the masked input-to-state kernels, the state-to-state products and the biases."""
