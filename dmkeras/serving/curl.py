@@ -9,6 +9,7 @@ HOST = "http://localhost:8501"
 INLINE = 16  # numbers a row that a line spells out
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64")
 LEAVES = dict.fromkeys(INTEGERS, "1") | {"float32": "0.5", "float64": "0.5", "string": '"text"', "bool": "true"}
+ZERO_OR_ONE = ("images", "known_mask")  # inputs whose examples are 0 or 1: pixels that every model of pictures takes
 EXAMPLES = "inputs"  # what TF Serving calls the input of serialized tf.Examples
 EXAMPLE_OUTPUTS = {"classes", "scores", "outputs"}
 
@@ -76,6 +77,8 @@ def _value(tensor, sides, computed):
     """A tensor of these sides as JSON or, in a line that is computed, as Python."""
     if _is_file(tensor):
         leaf = '{"b64": base64.b64encode(open("picture.png", "rb").read()).decode()}'
+    elif tensor.name in ZERO_OR_ONE and tensor.dtype.startswith("float"):
+        leaf = "1.0"
     else:
         leaf = "True" if computed and tensor.dtype == "bool" else LEAVES[tensor.dtype]
     for side in reversed(sides):

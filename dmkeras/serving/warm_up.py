@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from dmkeras.serving.curl import ZERO_OR_ONE
+
 FILE = "assets.extra/tf_serving_warmup_requests"
 UNKNOWN_SIDE = 32  # size of a dimension that a signature leaves open
 
@@ -16,8 +18,8 @@ UNKNOWN_SIDE = 32  # size of a dimension that a signature leaves open
 def example_feed(specs, rows=(0,)):
     """An example request {name: array [len(rows), ...]}; row r is the same whatever the others are.
 
-    Floats are uniform in [0, 1), integers 1 (a small count, a valid index), but `seed` any two numbers; strings are
-    empty, but inputs whose name ends in `_bytes` get an encoded picture.
+    Floats are uniform in [0, 1), but 0 or 1 for `images` and `known_mask`; integers are 1 (a small count, a valid
+    index), but `seed` any two numbers; strings are empty, but inputs whose name ends in `_bytes` get an encoded picture.
     """
     return {spec.name: np.stack([_example(spec, row) for row in rows]) for spec in specs}
 
@@ -53,7 +55,8 @@ def _example(spec, row):
         return np.full(shape, value, object)
     dtype = spec.dtype.as_numpy_dtype
     if spec.dtype.is_floating:
-        return generator.random(shape, dtype)
+        numbers = generator.random(shape, dtype)
+        return np.rint(numbers) if spec.name in ZERO_OR_ONE else numbers
     return generator.integers(0, 100, shape, dtype) if spec.name == "seed" else np.ones(shape, dtype)
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from dmkeras.serving import folders, model_card, rest_json, runtime, warm_up
+from dmkeras.serving import curl, folders, model_card, rest_json, runtime, warm_up
 from dmkeras.serving.export import export
 from dmkeras.serving.exporting import comparison, graph_rules
 from tests.serving.models import LABELS, SHAPE, Encoder, OneEndpoint, mean
@@ -354,3 +354,12 @@ def test_numbers_are_compared_within_a_ten_thousandth_and_the_rest_exactly():
     assert not same(np.int32([1]), np.int64([1]))
     assert not same(np.zeros((2, 1)), np.zeros((1, 2)))
     assert not same(np.array([b"a"], object), np.array([b"b"], object))
+
+
+def test_example_pictures_are_of_zeros_and_ones_which_models_of_binary_pixels_take_too():
+    specs = [tf.TensorSpec((None, 4, 4, 1), "float32", name=name) for name in ("images", "known_mask", "z")]
+    feed = warm_up.example_feed(specs, range(3))
+    assert set(np.unique(feed["images"])) == set(np.unique(feed["known_mask"])) == {0, 1}
+    assert len(np.unique(feed["z"])) > 2
+    images = model_card.Tensor("images", "float32", (None, 2, 2))
+    assert "0.5" not in curl.curl("m", "serving_default", [images])
