@@ -19,7 +19,7 @@ def example_feed(specs, rows=(0,)):
     """An example request {name: array [len(rows), ...]}; row r is the same whatever the others are.
 
     Floats are uniform in [0, 1), but 0 or 1 for `images` and `known_mask`; integers are 1 (a small count, a valid
-    index), but `seed` any two numbers; strings are empty, but inputs whose name ends in `_bytes` get an encoded picture.
+    index), but `seed` any two numbers; strings are empty, but inputs whose name ends in `_bytes` hold a picture.
     """
     return {spec.name: np.stack([_example(spec, row) for row in rows]) for spec in specs}
 
