@@ -2,8 +2,9 @@
 
 python -m training.fvsbn                               digits, binarized at >= 8 of 16
 python -m training.fvsbn --fast                        the same in seconds
+python -m training.fvsbn --compare orders              digits in five orders; `classes`: one density a class, by Bayes
 python -m training.fvsbn --data mnist                  MNIST, one fixed binary draw
-python -m training.fvsbn --data mnist --side 14        the same at 14x14
+python -m training.fvsbn --data mnist --side 14        the same at 14x14, mean-pooled before the draw
 """
 
 import functools
@@ -13,14 +14,14 @@ import keras
 
 import dmkeras
 from dmkeras import figures
-from dmkeras.data import batches
+from dmkeras.data import batches, load, to_arrays
 from dmkeras.data import binarization as binary
-from dmkeras.parts import density_report
+from dmkeras.parts import density_comparisons, density_report
 from dmkeras.recipe import Recipe, run
 
 DEFAULTS = {  # binarization, epochs, batch_size, learning_rate, weight_decay
-    "digits": ("threshold", 150, 32, 1e-2, 0.0),
-    "mnist": ("fixed", 30, 100, 1e-3, 0.0),
+    "digits": ("threshold", 40, 32, 1e-2, 0.0),
+    "mnist": ("fixed", 15, 100, 1e-3, 0.1),
 }
 
 
@@ -36,39 +37,59 @@ def recipe(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     weight_decay: float | None = None,
+    compare: Literal["orders", "classes"] | None = None,
 ):
-    """FVSBN: exact nats on the test split, samples, completions of half pictures."""
+    """FVSBN: exact nats on the test split, samples, completions of half pictures; comparisons of its kind."""
     given = (binarization, epochs or (10 if fast else None), batch_size, learning_rate, weight_decay)
     defaults = DEFAULTS.get(data) or ("dynamic", *DEFAULTS["mnist"][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, epochs, batch_size, learning_rate, weight_decay = settings
-    read = functools.partial(
-        binary.images, data, protocol=binarization, data_dir=data_dir, download=download, side=side
-    )
+    if compare == "classes" and data != "digits" and binarization != "fixed":
+        raise ValueError("--compare classes is for digits and for MNIST's fixed draw, whose labels it reads")
+    source = {"data_dir": data_dir, "download": download}
+    read = functools.partial(binary.images, data, protocol=binarization, side=side, **source)
     images = {split: read(split) for split in ("train", "validation", "test")}
+    make = lambda ordering: dmkeras.FVSBN(images["train"].shape[1:], ordering)
 
     def batched(split, seed):
         dataset = batches(images[split], batch_size, seed if split == "train" else None)
         return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
 
-    model = dmkeras.FVSBN(images["train"].shape[1:], ordering)
-    model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batched("train", 0)), alpha=0.01)
-    optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay or None)
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    def optimizer(train):
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * -(-len(train) // batch_size), alpha=0.01)
+        adam = keras.optimizers.Adam(rate, weight_decay=weight_decay or None)
+        adam.exclude_from_weight_decay(var_names=["bias"])
+        return adam
+
+    def trained(ordering=ordering, images=images):
+        return density_comparisons.fitted(make(ordering), images, optimizer(images["train"]), epochs, batch_size)
+
+    def evaluate(model):
+        found = density_report.figures(model, batched("test", 0))
+        size = len(model.order)  # D biases, D (D - 1) / 2 weights above the diagonal
+        found |= density_comparisons.ladder(model, size * (size + 1) // 2, images["train"], images["test"])
+        if compare == "orders":
+            found |= density_comparisons.orders(trained, images["test"])
+        elif compare == "classes":
+            name = "mnist_binarized" if binarization == "fixed" else data
+            labels = {split: to_arrays(load(name, split, **source))["label"] for split in images}
+            found |= density_comparisons.classes(lambda mine: trained(images=mine), images, labels)
+        return found
 
     def pictures(model):
         rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
         return {name: figures.labelled_rows(row, title=f"FVSBN, {name}") for name, row in rows.items()}
 
+    model = make(ordering)
+    model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
     return Recipe(
         "fvsbn",
         model,
         batched,
-        compile={"optimizer": optimizer, "steps_per_execution": 20},
+        compile={"optimizer": optimizer(images["train"]), "steps_per_execution": 20},
         epochs=epochs,
         improves="nll",
-        evaluate=lambda model: density_report.figures(model, batched("test", 0)),
+        evaluate=evaluate,
         pictures=pictures,
         description=f"{data}, {binarization} binarization, {ordering} ordering",
     )
