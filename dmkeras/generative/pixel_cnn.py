@@ -60,11 +60,11 @@ class PixelCNN(keras.Model):
         self.image_shape = tuple(image_shape)
         self.filters, self.num_blocks, self.levels, self.head_filters = filters, num_blocks, levels, head_filters
         colours = image_shape[-1]
-        masked = lambda *args, kind="B": MaskedConv2D(*args, kind, colours, dtype=self.dtype_policy)
+        masked = lambda *args, kind="B", dtype=self.dtype_policy: MaskedConv2D(*args, kind, colours, dtype=dtype)
         self.first = masked(2 * filters, 7, kind="A")
         self.blocks = [[masked(filters, 1), masked(filters, 3), masked(2 * filters, 1)] for _ in range(num_blocks)]
         logits = colours * levels if levels > 2 else colours
-        self.head = [masked(head_filters, 1), masked(head_filters, 1), masked(logits, 1)]
+        self.head = [masked(head_filters, 1), masked(head_filters, 1), masked(logits, 1, dtype="float32")]
         self.trackers = explicit_density.trackers()
         self(keras.Input(self.image_shape))
 
@@ -91,7 +91,7 @@ class PixelCNN(keras.Model):
         return explicit_density.log_prob(self, images)
 
     def sample(self, num_samples, seed=None, cached=True, jit_compile=False):
-        """Draws from p(x), [num_samples, H, W, C] float32.
+        """Draws from p(x), [num_samples, H, W, C] float32; in mixed precision from that of the float32 weights.
 
         Args:
             num_samples: pictures.

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts.checks import check_images, is_symbolic
+from dmkeras.parts.checks import check_images, check_shape, is_symbolic
 from dmkeras.parts.seeds import row_seeds, uniforms
 
 
@@ -73,8 +73,8 @@ def draw(logits, uniform, levels):
     logits = tf.cast(logits, "float32")
     if levels == 2:
         return tf.cast(uniform < tf.sigmoid(logits), "float32")
-    below = tf.cumsum(tf.nn.softmax(logits), axis=-1)[..., :-1]  # p(value <= k), k = 0 .. K - 2
-    return tf.reduce_sum(tf.cast(uniform[..., None] >= below, "float32"), axis=-1) / (levels - 1)
+    below = tf.cumsum(tf.nn.softmax(logits), axis=-1)  # p(value <= k); the last is 1 but for rounding
+    return tf.reduce_sum(tf.cast(uniform[..., None] * below[..., -1:] >= below, "float32"), axis=-1) / (levels - 1)
 
 
 # --- the public methods and endpoints of a model --------------------------------------------------------------------
@@ -97,6 +97,7 @@ def sample(model, num_samples, seed=None, jit_compile=False, **options):
 
 def complete(model, images, known_mask, seed=None, jit_compile=False, **options):
     """`images` [B, H, W, C] with the pixels kept where known_mask is 1 and drawn elsewhere; unknown ones may be NaN."""
+    check_shape("images", images, model.image_shape)
     shape = (len(images), *model.image_shape[:2], 1)
     try:
         known = np.broadcast_to(np.asarray(known_mask, "float32"), shape)
@@ -105,8 +106,7 @@ def complete(model, images, known_mask, seed=None, jit_compile=False, **options)
         raise ValueError(f"expected known_mask {list(shape)} or {list(shape[1:])}, received {received}") from None
     if not np.isin(known, (0, 1)).all():
         raise ValueError("expected known_mask of 1 where a pixel is given and 0 elsewhere, received other values")
-    if np.shape(images)[1:] == tuple(model.image_shape):
-        images = np.where(known > 0, images, 0).astype("float32")
+    images = np.where(known > 0, images, 0).astype("float32")
     model.check_images(images)
     return _drawn(model, tf.constant(images), tf.constant(known), seed, jit_compile, options)
 

@@ -82,7 +82,7 @@ class MaskedConv2D(keras.layers.Layer):
         self.margin = [[0, 0], [rows - 1, 0], [width // 2, columns - 1 - width // 2], [0, 0]]  # nothing below
 
     def call(self, maps):
-        maps = tf.convert_to_tensor(maps)
+        maps = tf.cast(maps, self.compute_dtype)  # whole numbers too
         kernel, bias = (tf.cast(weight, maps.dtype) for weight in (self.masked_kernel(), self.bias))
         if np.any(self.margin):  # conv2d's own explicit padding has a slow gradient on CPU
             maps = tf.pad(maps, self.margin)

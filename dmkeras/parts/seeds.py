@@ -17,6 +17,7 @@ def row_seeds(count, seed=None):
     return tf.stack([tf.fill([count], tf.constant(first, "int32")), tf.range(count)], axis=1)
 
 
+@tf.function(reduce_retracing=True, autograph=False)
 def uniforms(seed, count):
     """seed [B, 2] int32 -> uniform numbers [count, B] in [0, 1); a column depends on its row of `seed` alone."""
     rows = tf.map_fn(lambda row: tf.random.stateless_uniform([count], row), seed, fn_output_signature="float32")

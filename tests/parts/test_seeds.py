@@ -1,0 +1,40 @@
+"""Laws of seeds in rows."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from dmkeras.parts.seeds import row_seeds, uniforms
+
+
+def test_a_column_depends_on_its_row_alone():
+    seed = np.array([[0, 0], [5, 1], [0, 1], [5, 1]], "int32")
+    together = uniforms(tf.constant(seed), 7).numpy()
+    assert together.shape == (7, 4)
+    for column, row in enumerate(seed):
+        np.testing.assert_array_equal(together[:, column], uniforms(tf.constant(row[None]), 7)[:, 0])
+    np.testing.assert_array_equal(together[:, 1], together[:, 3])
+    assert len(np.unique(together[:, :3])) == 21
+
+
+def test_the_numbers_are_uniform():
+    numbers = uniforms(row_seeds(50, 3), 400).numpy()
+    assert numbers.dtype == np.float32
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    assert stats.kstest(numbers.ravel(), "uniform").pvalue > 0.01
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(50)).max() < 0.25  # rows of neighbouring seeds share nothing
+
+
+def test_a_seed_has_a_row_for_each_picture_and_none_is_fresh():
+    np.testing.assert_array_equal(row_seeds(3, 8), [[8, 0], [8, 1], [8, 2]])
+    assert row_seeds(3, 8).dtype == tf.int32
+    assert len({int(row_seeds(1)[0, 0]) for _ in range(4)}) > 1
+    assert row_seeds(1, 2**31 - 1)[0, 0] == 2**31 - 1
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_seeds_that_int32_does_not_hold_are_refused(seed):
+    with pytest.raises(ValueError, match=f"seed must be from 0 to 2\\*\\*31 - 1, received {seed}"):
+        row_seeds(2, seed)
