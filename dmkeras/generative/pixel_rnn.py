@@ -19,8 +19,7 @@ Maps between the layers are [H, maps, W, B].
 
 Deviations from the paper, each with its reason:
 - Both kinds learn the state before the first step, for each position (the paper does not say where it starts).
-- Over the zeros that the skewing puts before a row, its state evolves by the biases and the rows above, as it does in
-  any implementation by skewing: the state to the left of a row's first pixel depends on no pixel.
+- Over the zeros that skewing puts before a row its state evolves: what is left of a first pixel depends on no pixel.
 - With skip connections the last layer has none: its own 1x1 convolution ends at the output already.
 """
 
@@ -225,7 +224,7 @@ def _diagonals(recurrence, maps):
 
 
 def _write(cache, column, values):
-    return tf.tensor_scatter_nd_update(cache, [[column]], tf.stack(values)[None])
+    return tf.tensor_scatter_nd_update(cache, [[column]], tf.convert_to_tensor(values)[None])
 
 
 def _row_caches(model, batch):
@@ -236,6 +235,7 @@ def _row_caches(model, batch):
     network, width, maps = model.at_pixel(), model.image_shape[1], model.filters
     kernels = tf.concat([layer.kernel() for layer in model.recurrences], axis=0)  # [L, N, 4F]
     from_input, from_state, bias = tf.split(kernels, [4 * maps, 3 * maps, 1], axis=1)
+    from_input = tf.unstack(from_input)
     first = lambda name: _repeat(tf.concat([getattr(layer, name) for layer in model.recurrences], axis=0), batch)
     inputs = tf.zeros((width + 1, model.num_layers, batch, 2 * maps))  # place c + 1 holds column c
 
@@ -247,11 +247,12 @@ def _row_caches(model, batch):
 
     def step(state, canvas, row, column):
         product, above, h, c, inputs = state
-        z, earlier, left, kept = product[column], above[column], inputs[column], []
+        z, cells, left = (tf.unstack(cache[column]) for cache in (product, above, inputs))  # of each layer
+        kept = []
 
         def recurrence(i, maps):
             gates = z[i] + tf.matmul(tf.concat([left[i], maps], axis=-1), from_input[i])
-            _, cell_state, state = cell(gates, earlier[i], axis=-1)
+            _, cell_state, state = cell(gates, cells[i], axis=-1)
             kept.append((state, cell_state, maps))
             return state
 
@@ -282,21 +283,23 @@ def _left_of_rows(recurrence):
 def _diagonal_caches(model, batch):
     """step, state and start_row of `draw_in_raster_order` for a Diagonal BiLSTM.
 
-    Along a row each pixel has its left neighbour's state at hand and that of the row above. The states that run to the
-    left reach a pixel from the row above: when that is complete, one pass over it makes them.
+    Along a row each pixel has its left neighbour's state at hand; the products with the states of the row above are
+    taken at once when a row begins. The states that run to the left reach a pixel from the row above: when that is
+    complete, one pass over it makes them.
     """
     network, (_, width, _), maps, depth = model.at_pixel(), model.image_shape, model.filters, model.num_layers
     kernels = tf.stack([layer.kernel() for layer in model.recurrences], axis=1)  # [D, L, N, 4F]
-    (rightwards, leftwards), (bias, other_bias) = tf.unstack(kernels[:, :, :-1]), tf.unstack(kernels[:, :, -1:])
+    from_input, from_above, from_beside, bias = tf.split(kernels, [2 * maps, maps, maps, 1], axis=2)
+    rightwards = tf.unstack(tf.concat([from_input[0], from_beside[0]], axis=1))
     tables = zip(*(_left_of_rows(layer) for layer in model.recurrences))
     first_h, first_c = (tf.repeat(tf.stack(x, axis=2)[..., None, :], batch, axis=3) for x in tables)  # [H, D, L, B, F]
 
     def states_to_the_left(row, inputs, above):
         """Row `row` from its right end: inputs [W, L, B, 2F], states of the row above [W, L, B, F] -> its states."""
+        product = tf.matmul(inputs, from_input[1]) + tf.matmul(above, from_above[1]) + bias[1]
 
         def pixel(column, h, c, kept):
-            operands = tf.concat([inputs[column], above[column], h], axis=-1)
-            _, c, h = cell(tf.matmul(operands, leftwards) + other_bias, c, axis=-1)
+            _, c, h = cell(product[column] + tf.matmul(h, from_beside[1]), c, axis=-1)
             return column - 1, h, c, _write(kept, column, h)
 
         start = (width - 1, first_h[row, 1], first_c[row, 1], tf.zeros_like(above))
@@ -304,28 +307,29 @@ def _diagonal_caches(model, batch):
 
     def start_row(state, canvas, row):
         h, c, _, left, inputs = state
-        done = states_to_the_left(tf.maximum(row - 1, 0), inputs, left)
-        left = tf.where(row > 0, done, left)
-        return _write(h, 0, first_h[row, 0]), _write(c, 0, first_c[row, 0]), h[1:], left, inputs
+        left = tf.where(row > 0, states_to_the_left(tf.maximum(row - 1, 0), inputs, left), 0.0)
+        product = tf.matmul(h[1:], from_above[0]) + bias[0]
+        return _write(h, 0, first_h[row, 0]), _write(c, 0, first_c[row, 0]), product, left, inputs
 
     def step(state, canvas, row, column):
-        h, c, above, left, inputs = state
-        beside, cells_beside, over, other, kept = h[column], c[column], above[column], left[column], []
+        h, c, product, left, inputs = state
+        z, beside, cells, others = (tf.unstack(cache[column]) for cache in (product, h, c, left))  # of each layer
+        kept = []
 
         def recurrence(i, maps):
-            operands = tf.concat([maps, over[i], beside[i]], axis=-1)
-            _, cell_state, state = cell(tf.matmul(operands, rightwards[i]) + bias[i], cells_beside[i], axis=-1)
+            gates = z[i] + tf.matmul(tf.concat([maps, beside[i]], axis=-1), rightwards[i])
+            _, cell_state, state = cell(gates, cells[i], axis=-1)
             kept.append((state, cell_state, maps))
-            return state + other[i]
+            return state + others[i]
 
         logits = network(canvas, row, column, recurrence)
         states, cells, maps = zip(*kept)
         caches = _write(h, column + 1, states), _write(c, column + 1, cells)
-        return logits, (*caches, above, left, _write(inputs, column, maps))
+        return logits, (*caches, product, left, _write(inputs, column, maps))
 
     nothing = lambda columns, maps: tf.zeros((columns, depth, batch, maps))
-    states = nothing(width + 1, maps), nothing(width + 1, maps), nothing(width, maps), nothing(width, maps)
-    return step, (*states, nothing(width, 2 * maps)), start_row
+    states, row_above = (nothing(width + 1, maps),) * 2, (nothing(width, 4 * maps), nothing(width, maps))
+    return step, (*states, *row_above, nothing(width, 2 * maps)), start_row
 
 
 def _check_arguments(image_shape, kind, filters, num_layers, levels, head_filters):
