@@ -130,13 +130,15 @@ def sequences(count, seed=0):
     return np.asarray(random_model((2, 3, 1), scale=0.7).sample(count, seed))
 
 
-def test_the_minimum_of_the_loss_is_one_logistic_regression_per_pixel():
+@pytest.mark.parametrize("l2", [0.0, 0.02])
+def test_the_minimum_of_the_loss_is_one_logistic_regression_per_pixel(l2):
     """-log p(x) is convex: any descent to the end of it meets scikit-learn's solutions."""
-    images, model = sequences(300), FVSBN((2, 3, 1), "column")
+    images, model = sequences(300), FVSBN((2, 3, 1), "column", l2)
+    strength = 1 / (l2 * len(images)) if l2 else np.inf
     flat = images.reshape(len(images), -1)[:, model.order]
     expected = np.log(np.where(flat[:, 0] == 1, flat[:, 0].mean(), 1 - flat[:, 0].mean()))
     for d in range(1, 6):
-        fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000).fit(flat[:, :d], flat[:, d])
+        fit = LogisticRegression(C=strength, tol=1e-10, max_iter=10_000).fit(flat[:, :d], flat[:, d])
         expected += np.log(fit.predict_proba(flat[:, :d])[np.arange(len(flat)), flat[:, d].astype(int)])
 
     @tf.function
@@ -151,7 +153,9 @@ def test_the_minimum_of_the_loss_is_one_logistic_regression_per_pixel():
 
     both = lambda parameters: [np.asarray(part, "float64") for part in loss(tf.cast(parameters, "float32"))]
     end = optimize.minimize(both, np.zeros(42), jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-6})
-    np.testing.assert_allclose(end.fun, -expected.mean(), atol=1e-5)
+    assert np.triu(model.kernel, 1).any()
+    penalty = l2 / 2 * np.sum(np.triu(model.kernel, 1) ** 2)
+    np.testing.assert_allclose(end.fun, penalty - expected.mean(), atol=1e-5)
     np.testing.assert_allclose(model.log_prob(images), expected, atol=5e-3)
 
 
@@ -227,6 +231,7 @@ def test_pictures_that_are_no_data_of_the_model_are_refused(images, message):
     [
         ({"image_shape": (3, 3)}, "image_shape must be"),
         ({"image_shape": (0, 3, 1)}, "image_shape must be"),
+        ({"l2": -1.0}, "l2 must be at least 0, received -1.0"),
         (
             {"ordering": "zigzag"},
             "ordering must be one of raster, column, spiral, random, random:SEED, or a permutation",
