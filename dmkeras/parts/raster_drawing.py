@@ -47,9 +47,11 @@ def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_r
     def line(row, canvas, history, state):
         state = start_row(state, canvas, row) if start_row else state
         start = (row, 0, canvas, history, state)
-        return row + 1, *tf.while_loop(lambda row, column, *_: column < width, pixel, start)[2:]
+        return row + 1, *tf.while_loop(lambda row, column, *_: column < width, pixel, start, parallel_iterations=1)[2:]
 
-    _, canvas, history, _ = tf.while_loop(lambda row, *_: row < height, line, (0, canvas, history, state))
+    _, canvas, history, _ = tf.while_loop(
+        lambda row, *_: row < height, line, (0, canvas, history, state), parallel_iterations=1
+    )
     values = tf.transpose(canvas[margin:, margin : margin + width], (3, 0, 1, 2))  # [B, H, W, C]
     logits = tf.reshape(history.stack(), (height, width, -1, colours, *kinds))
     logits = tf.transpose(logits, (2, 0, 1, *range(3, len(logits.shape))))
