@@ -133,8 +133,8 @@ class PixelCNN(keras.Model):
         above = tf.stack([tf.reshape(kernel[0], (3 * h, h)) for kernel in kernels])
         bias = tf.stack([across.bias[None] for _, across, _ in self.blocks])
         left, own = (tf.stack([kernel[1, place] for kernel in kernels]) for place in (0, 1))
-        # One tensor of all blocks for each weight: what a loop carries costs time at each step. Biases have B rows, since
-        # TensorFlow fuses products with the addition of narrower ones: for one pixel three times as slow.
+        # One tensor of all blocks for each weight: what a loop carries costs time at each step. Biases have B rows:
+        # with the addition of a narrower one TensorFlow fuses the product, for one pixel three times as slow.
         (narrow, narrow_bias), (widen, widen_bias) = (
             map(tf.stack, zip(*(block[i].weights_at_pixel() for block in self.blocks))) for i in (0, 2)
         )
