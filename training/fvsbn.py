@@ -1,10 +1,12 @@
 """Train a fully visible sigmoid belief network; log p(x) is exact.
 
-python -m training.fvsbn                               digits, binarized at >= 8 of 16
-python -m training.fvsbn --fast                        the same in seconds
+python -m training.fvsbn                               digits, binarized at >= 8 of 16; `--fast`: in seconds
 python -m training.fvsbn --compare orders              digits in five orders; `classes`: one density a class, by Bayes
-python -m training.fvsbn --data mnist                  MNIST, one fixed binary draw
-python -m training.fvsbn --data mnist --side 14        the same at 14x14, mean-pooled before the draw
+python -m training.fvsbn --data mnist                  MNIST, one fixed binary draw; `--side 14`: 2x2 means
+
+Test nats per picture (standard error over pictures), seed 0, the epoch that validation chose; shared x86-64 cores.
+digits     split 1297/200/300, epoch 33 of 40, 15 s     18.14 (.23)   Markov chain 24.15, independent pixels 25.20
+           raster 18.16, column 18.11, spiral 18.16, random 18.15, 18.19; Bayes' rule .943 right (pixels .880)
 """
 
 import functools
@@ -12,8 +14,7 @@ from typing import Literal
 
 import keras
 
-import dmkeras
-from dmkeras import figures
+from dmkeras import FVSBN, figures
 from dmkeras.data import batches, load, to_arrays
 from dmkeras.data import binarization as binary
 from dmkeras.parts import density_comparisons, density_report
@@ -44,20 +45,21 @@ def recipe(
     defaults = DEFAULTS.get(data) or ("dynamic", *DEFAULTS["mnist"][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, epochs, batch_size, learning_rate, l2 = settings
-    if compare == "classes" and data != "digits" and binarization != "fixed":
-        raise ValueError("--compare classes is for digits and for MNIST's fixed draw, whose labels it reads")
     source = {"data_dir": data_dir, "download": download}
     read = functools.partial(binary.images, data, protocol=binarization, side=side, **source)
     images = {split: read(split) for split in ("train", "validation", "test")}
-    make = lambda ordering: dmkeras.FVSBN(images["train"].shape[1:], ordering, l2)
+    named = "mnist_binarized" if binarization == "fixed" else data
+    labels = {split: to_arrays(load(named, split, **source))["label"] for split in images if compare == "classes"}
+    whole = lambda split: next(iter(batched(split, 0).unbatch().batch(10**6))).numpy()
+    make = lambda ordering: FVSBN(images["train"].shape[1:], ordering, l2)
 
     def batched(split, seed):
         dataset = batches(images[split], batch_size, seed if split == "train" else None)
         return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
 
     def optimizer(train):
-        rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * -(-len(train) // batch_size), alpha=0.01)
-        return keras.optimizers.Adam(rate)
+        steps = epochs * -(-len(train) // batch_size)
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01))
 
     def trained(ordering=ordering, images=images):
         return density_comparisons.fitted(make(ordering), images, optimizer(images["train"]), epochs, batch_size)
@@ -65,21 +67,19 @@ def recipe(
     def evaluate(model):
         found = density_report.figures(model, batched("test", 0))
         size = len(model.order)  # D biases, D (D - 1) / 2 weights above the diagonal
-        found |= density_comparisons.ladder(model, size * (size + 1) // 2, images["train"], images["test"])
+        found |= density_comparisons.ladder(model, size * (size + 1) // 2, images["train"], whole("test"))
         if compare == "orders":
-            found |= density_comparisons.orders(trained, images["test"])
+            found |= density_comparisons.orders(trained, whole("test"))
         elif compare == "classes":
-            name = "mnist_binarized" if binarization == "fixed" else data
-            labels = {split: to_arrays(load(name, split, **source))["label"] for split in images}
             found |= density_comparisons.classes(lambda mine: trained(images=mine), images, labels)
         return found
 
     def pictures(model):
-        rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
+        rows = density_report.rows(model, whole("test")[:10])
         return {name: figures.labelled_rows(row, title=f"FVSBN, {name}") for name, row in rows.items()}
 
     model = make(ordering)
-    model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
+    model.adapt(whole("train"))
     return Recipe(
         "fvsbn",
         model,

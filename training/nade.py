@@ -1,10 +1,12 @@
 """Train a neural autoregressive distribution estimator; log p(x) is exact.
 
-python -m training.nade                               digits, binarized at >= 8 of 16
-python -m training.nade --fast                        the same in seconds
+python -m training.nade                               digits, binarized at >= 8 of 16; `--fast`: in seconds
 python -m training.nade --compare orders              digits in five orders; `classes`: one density a class, by Bayes
-python -m training.nade --data mnist                  MNIST, 500 units, one fixed binary draw
-python -m training.nade --data mnist --side 14        the same at 14x14, mean-pooled before the draw
+python -m training.nade --data mnist                  MNIST, 500 units, one fixed binary draw; `--side 14`: 2x2 means
+
+Test nats per picture (standard error over pictures), seed 0, the epoch that validation chose; shared x86-64 cores.
+digits     split 1297/200/300, epoch 94 of 100, 63 s    16.65 (.25)   FVSBN 18.14, independent pixels 25.20
+           raster 16.67, column 16.67, spiral 16.55, random 16.61, 16.74; Bayes' rule .953 right (pixels .880)
 """
 
 import functools
@@ -12,8 +14,7 @@ from typing import Literal
 
 import keras
 
-import dmkeras
-from dmkeras import figures
+from dmkeras import NADE, figures
 from dmkeras.data import batches, load, to_arrays
 from dmkeras.data import binarization as binary
 from dmkeras.parts import density_comparisons, density_report
@@ -45,12 +46,13 @@ def recipe(
     defaults = DEFAULTS.get(data) or ("dynamic", *DEFAULTS["mnist"][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, hidden_size, epochs, batch_size, learning_rate, weight_decay = settings
-    if compare == "classes" and data != "digits" and binarization != "fixed":
-        raise ValueError("--compare classes is for digits and for MNIST's fixed draw, whose labels it reads")
     source = {"data_dir": data_dir, "download": download}
     read = functools.partial(binary.images, data, protocol=binarization, side=side, **source)
     images = {split: read(split) for split in ("train", "validation", "test")}
-    make = lambda ordering: dmkeras.NADE(images["train"].shape[1:], hidden_size, ordering)
+    named = "mnist_binarized" if binarization == "fixed" else data
+    labels = {split: to_arrays(load(named, split, **source))["label"] for split in images if compare == "classes"}
+    whole = lambda split: next(iter(batched(split, 0).unbatch().batch(10**6))).numpy()
+    make = lambda ordering: NADE(images["train"].shape[1:], hidden_size, ordering)
 
     def batched(split, seed):
         dataset = batches(images[split], batch_size, seed if split == "train" else None)
@@ -67,21 +69,19 @@ def recipe(
 
     def evaluate(model):
         found = density_report.figures(model, batched("test", 0))
-        found |= density_comparisons.ladder(model, model.count_params(), images["train"], images["test"])
+        found |= density_comparisons.ladder(model, model.count_params(), images["train"], whole("test"))
         if compare == "orders":
-            found |= density_comparisons.orders(trained, images["test"])
+            found |= density_comparisons.orders(trained, whole("test"))
         elif compare == "classes":
-            name = "mnist_binarized" if binarization == "fixed" else data
-            labels = {split: to_arrays(load(name, split, **source))["label"] for split in images}
             found |= density_comparisons.classes(lambda mine: trained(images=mine), images, labels)
         return found
 
     def pictures(model):
-        rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
+        rows = density_report.rows(model, whole("test")[:10])
         return {name: figures.labelled_rows(row, title=f"NADE, {name}") for name, row in rows.items()}
 
     model = make(ordering)
-    model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
+    model.adapt(whole("train"))
     return Recipe(
         "nade",
         model,
