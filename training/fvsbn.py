@@ -20,9 +20,9 @@ from dmkeras.data import binarization as binary
 from dmkeras.parts import density_comparisons, density_report
 from dmkeras.recipe import Recipe, run
 
-DEFAULTS = {  # binarization, epochs, batch_size, learning_rate, l2
+DEFAULTS = {  # binarization, epochs, batch_size, learning_rate, l1
     "digits": ("threshold", 40, 32, 1e-2, 0.0),
-    "mnist": ("fixed", 30, 100, 5e-3, 1e-4),
+    "mnist": ("fixed", 20, 100, 5e-3, 5e-5),
 }
 
 
@@ -37,21 +37,21 @@ def recipe(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
-    l2: float | None = None,
+    l1: float | None = None,
     compare: Literal["orders", "classes"] | None = None,
 ):
     """FVSBN: exact nats on the test split, samples, completions of half pictures; comparisons of its kind."""
-    given = (binarization, epochs or (10 if fast else None), batch_size, learning_rate, l2)
+    given = (binarization, epochs or (10 if fast else None), batch_size, learning_rate, l1)
     defaults = DEFAULTS.get(data) or ("dynamic", *DEFAULTS["mnist"][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
-    binarization, epochs, batch_size, learning_rate, l2 = settings
+    binarization, epochs, batch_size, learning_rate, l1 = settings
     source = {"data_dir": data_dir, "download": download}
     read = functools.partial(binary.images, data, protocol=binarization, side=side, **source)
     images = {split: read(split) for split in ("train", "validation", "test")}
     named = "mnist_binarized" if binarization == "fixed" else data
     labels = {split: to_arrays(load(named, split, **source))["label"] for split in images if compare == "classes"}
     whole = lambda split: next(iter(batched(split, 0).unbatch().batch(10**6))).numpy()
-    make = lambda ordering: FVSBN(images["train"].shape[1:], ordering, l2)
+    make = lambda ordering: FVSBN(images["train"].shape[1:], ordering, l1)
 
     def batched(split, seed):
         dataset = batches(images[split], batch_size, seed if split == "train" else None)
