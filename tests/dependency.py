@@ -170,6 +170,29 @@ def check_completion_keeps_what_is_given(model, **options):
     np.testing.assert_array_equal(none, model.sample(count, seed=2, **options))
 
 
+def check_endpoints_give_no_probability_to_what_is_no_picture(model):
+    """log_prob is -inf for a picture with a value that is no level, and for it alone; given pixels stay as they are."""
+    endpoints = {name: (tf.function(function), specs) for name, (function, specs) in model.signatures().items()}
+    size, no_level = int(np.prod(model.image_shape)), 0.5 / (model.levels - 1)
+    images = pictures(6, model.image_shape, model.levels)
+    expected = np.array(model.log_prob(images))
+    for row, value in zip((0, 1, 3, 4), (no_level, 255.0, np.nan, 1 + 1 / (model.levels - 1))):
+        images[row].reshape(size)[0] = value  # the first value of the picture
+        expected[row] = -np.inf
+    for name in ("serving_default", "log_prob"):
+        found = endpoints[name][0](tf.constant(images))["log_prob"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    seed = tf.constant([[1, row] for row in range(6)])
+    known = np.zeros((6, *model.image_shape[:2], 1), "float32")
+    known[:, 0, 0] = [[0.7], [1.0], [1.0], [2.0], [0.5], [-1.0]]  # above one half is given
+    answer = endpoints["complete"][0](tf.constant(images), tf.constant(known), seed)
+    np.testing.assert_array_equal(np.isfinite(answer["log_prob"]), [False, False, True, False, True, True])
+    given = np.broadcast_to(known > 0.5, images.shape)
+    np.testing.assert_array_equal(answer["images"].numpy()[given], images[given])
+    steps = answer["images"].numpy()[~given] * (model.levels - 1)
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+
+
 def marginal(values, probability, count):
     """p(the first `count` values) for each row of `values` [N, D], all pictures, by summing over the others."""
     return np.array([probability[(values[:, :count] == row[:count]).all(axis=1)].sum() for row in values])

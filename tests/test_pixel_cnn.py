@@ -459,7 +459,7 @@ def test_binary_pixels_may_have_any_type(binary, kind):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (np.full((2, 3, 4, 1), 0.5), r"expected pixels in \{0, 1\}, received others; binarize"),
+        (np.full((2, 3, 4, 1), 0.5), r"expected pixels in \{0, 1\}, received 0.5 among others; binarize"),
         (
             np.full((2, 3, 4, 1), 255, "uint8"),
             r"expected pixels in \[0, 1\], received 255(?:.0)? to 255(?:.0)?; divide 8-bit pixels",
@@ -504,6 +504,8 @@ def test_other_masks_are_refused(binary, known, words):
         ({"num_blocks": 0}, "num_blocks=0"),
         ({"levels": 1}, "levels must be from 2 to 256, received 1"),
         ({"levels": 257}, "received 257"),
+        ({"levels": 2.5}, "levels must be a whole number, received 2.5"),
+        ({"filters": "16"}, "filters must be a whole number, received '16'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, words):
@@ -516,3 +518,20 @@ def test_counts_and_seeds_out_of_range_are_refused(binary):
         binary.sample(0)
     with pytest.raises(ValueError, match="seed must be from 0"):
         binary.sample(1, seed=-1)
+    with pytest.raises(ValueError, match=r"num_samples must be a whole number, received 2\.5"):
+        binary.sample(2.5)
+    with pytest.raises(ValueError, match=r"seed must be a whole number, received 1\.5"):
+        binary.sample(2, seed=1.5)
+
+
+def test_no_pictures_have_no_likelihoods_and_any_number_of_them_one_trace(any_model):
+    images = dependency.pictures(7, any_model.image_shape, any_model.levels)
+    assert any_model.log_prob(images[:0]).shape == (0,)
+    whole = any_model.log_prob(images)
+    for count in (1, 2, 3, 5):
+        np.testing.assert_allclose(any_model.log_prob(images[:count]), whole[:count], rtol=1e-5, atol=1e-5)
+    assert any_model._traced["log_prob", False].experimental_get_tracing_count() == 1
+
+
+def test_endpoints_give_no_probability_to_what_is_no_picture(any_model):
+    dependency.check_endpoints_give_no_probability_to_what_is_no_picture(any_model)

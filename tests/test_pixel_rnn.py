@@ -293,7 +293,9 @@ def test_pictures_that_are_no_data_of_the_model_are_refused(binary, images, mess
         ({"image_shape": (3, 0, 1)}, "image_shape must be"),
         ({"kind": "row"}, "kind must be one of row_lstm, diagonal_bilstm; received 'row'"),
         ({"num_layers": 0}, "num_layers >= 1"),
-        ({"levels": 1}, "levels >= 2"),
+        ({"levels": 1}, "levels must be from 2 to 256, received 1"),
+        ({"levels": 300}, "levels must be from 2 to 256, received 300"),
+        ({"num_layers": 1.5}, "num_layers must be a whole number, received 1.5"),
         ({"filters": 0}, "filters=0"),
         ({"image_shape": (3, 4, 3), "filters": 2}, "each of 3 colours"),
         ({"image_shape": (3, 4, 3), "head_filters": 2}, "each of 3 colours"),
@@ -310,3 +312,12 @@ def test_counts_and_masks_that_make_no_sense_are_refused(binary):
         binary.sample(0)
     with pytest.raises(ValueError, match="expected known_mask"):
         binary.complete(images, np.ones((2, 2)))
+
+
+def test_no_pictures_have_no_likelihoods(any_model):
+    images = dependency.pictures(1, any_model.image_shape, any_model.levels)
+    assert any_model.log_prob(images[:0]).shape == (0,)
+
+
+def test_endpoints_give_no_probability_to_what_is_no_picture(any_model):
+    dependency.check_endpoints_give_no_probability_to_what_is_no_picture(any_model)

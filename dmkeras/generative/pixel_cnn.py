@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from dmkeras.parts import explicit_density, raster_drawing
-from dmkeras.parts.checks import looks_at_first_batch
+from dmkeras.parts.checks import looks_at_first_batch, whole_number
 from dmkeras.parts.masked_conv import MaskedConv2D
 
 
@@ -178,8 +178,10 @@ class PixelCNN(keras.Model):
 def _check_arguments(image_shape, filters, num_blocks, levels, head_filters):
     if np.shape(image_shape) != (3,) or min(image_shape) < 1:
         raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    sizes = {"filters": filters, "num_blocks": num_blocks, "head_filters": head_filters}
+    for named in sizes.items():
+        whole_number(*named)
     if num_blocks < 1 or min(filters, head_filters) < image_shape[-1]:
-        received = f"filters={filters}, num_blocks={num_blocks}, head_filters={head_filters}"
+        received = ", ".join(f"{name}={size}" for name, size in sizes.items())
         raise ValueError(f"each colour needs a map and the network a block, received {received}")
-    if not 2 <= levels <= 256:
-        raise ValueError(f"levels must be from 2 to 256, received {levels}")
+    explicit_density.check_levels(levels)

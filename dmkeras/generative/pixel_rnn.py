@@ -27,7 +27,7 @@ import keras
 import tensorflow as tf
 
 from dmkeras.parts import explicit_density, raster_drawing
-from dmkeras.parts.checks import looks_at_first_batch
+from dmkeras.parts.checks import looks_at_first_batch, whole_number
 from dmkeras.parts.convolutional_lstm import ConvolutionalLSTM, cell, forward, skew, unskew
 from dmkeras.parts.masked_conv import MaskedConv2D
 
@@ -57,14 +57,14 @@ class PixelRNN(keras.Model):
         kind: `"row_lstm"` or `"diagonal_bilstm"`.
         filters: F, maps of the states; the maps between layers are 2F.
         num_layers: L.
-        levels: values of a pixel: 2 (Bernoulli) or more (softmax; 256 for 8-bit pictures).
+        levels: values of a pixel: 2 (Bernoulli) to 256 (softmax; 8-bit pictures).
         residual: whether a layer's input is added to its output.
         skip: whether each layer before the last has a 1x1 convolution to the output of the last.
         head_filters: maps of the two 1x1 convolutions before the logits.
 
     Raises:
-        ValueError: for sizes below one, fewer than two levels, fewer filters than colours or an unknown kind; `fit`,
-            `evaluate`, `log_prob` and `complete` raise it for images of another shape or of other levels.
+        ValueError: for sizes that make no model, fewer filters than colours, or an unknown kind; `fit`, `evaluate`,
+            `log_prob` and `complete` raise it for images of another shape or of other levels.
     """
 
     def __init__(
@@ -341,8 +341,9 @@ def _check_arguments(image_shape, kind, filters, num_layers, levels, head_filter
         raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
     if kind not in RECURRENCES:
         raise ValueError(f"kind must be one of {', '.join(RECURRENCES)}; received {kind!r}")
-    if num_layers < 1 or levels < 2:
-        raise ValueError(f"expected num_layers >= 1 and levels >= 2, received {num_layers} and {levels}")
-    if min(filters, head_filters) < sizes[-1]:
+    explicit_density.check_levels(levels)
+    if whole_number("num_layers", num_layers) < 1:
+        raise ValueError(f"expected num_layers >= 1, received {num_layers}")
+    if min(whole_number("filters", filters), whole_number("head_filters", head_filters)) < sizes[-1]:
         received = f"filters={filters}, head_filters={head_filters}"
         raise ValueError(f"each of {sizes[-1]} colours needs a map of its own, received {received}")

@@ -1,6 +1,7 @@
 """What stands at the doors of the models: pictures of another shape or range end in an error, not in a wrong number."""
 
 import functools
+import operator
 
 import numpy as np
 import tensorflow as tf
@@ -31,6 +32,14 @@ def check_first_batch(x, check, *arguments):
     first = first[0] if isinstance(first, (tuple, list)) else first
     if isinstance(first, (np.ndarray, tf.Tensor, dict)):
         check(first, *arguments)
+
+
+def whole_number(name, value):
+    """`value` as an int; ValueError unless it is one, NumPy's too."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, received {value!r}") from None
 
 
 def is_symbolic(values):

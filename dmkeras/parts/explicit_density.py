@@ -13,6 +13,10 @@ order, each by its inverse distribution function at its own number of `uniform` 
 recorded while they were drawn. The same uniform numbers give the same picture, whatever way the logits are computed,
 but for a number within rounding of a threshold.
 
+Pictures with values that are no levels, 0.5 of two, 255, NaN, have no probability. The Python methods refuse them; the
+endpoints, which cannot, answer log_prob -inf for such a picture alone. Of `known_mask`, an endpoint takes what is above
+0.5 for given.
+
 Shapes:  B batch, H height, W width, C colours, D = H W C values of a picture, K levels.
 """
 
@@ -22,8 +26,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts.checks import check_images, check_shape, is_symbolic
+from dmkeras.parts.checks import check_images, check_shape, is_symbolic, whole_number
 from dmkeras.parts.seeds import row_seeds, uniforms
+
+TOLERANCE = 1e-3  # of a step between levels
+
+
+def check_levels(levels):
+    """ValueError unless `levels` is a whole number from 2 to 256."""
+    if not 2 <= whole_number("levels", levels) <= 256:
+        raise ValueError(f"levels must be from 2 to 256, received {levels}")
 
 
 def check_pixels(images, image_shape, levels):
@@ -31,11 +43,21 @@ def check_pixels(images, image_shape, levels):
     check_images(images, image_shape)
     if is_symbolic(images):
         return
-    steps = np.asarray(images) * (levels - 1)
-    away = np.abs(steps - np.rint(steps)).max(initial=0)
-    if away > 1e-3:
+    images = np.asarray(images)
+    steps = images * (levels - 1)
+    wrong = np.abs(steps - np.rint(steps)) > TOLERANCE
+    if wrong.any():
         expected = "pixels in {0, 1}" if levels == 2 else f"pixels k / {levels - 1}"
-        raise ValueError(f"expected {expected}, received others; binarize or quantize them, or choose other levels")
+        received = f"{images[wrong][0]:.4g} among others"
+        raise ValueError(f"expected {expected}, received {received}; binarize or quantize them, or choose other levels")
+
+
+def in_levels(images, levels):
+    """images [B, H, W, C], what is no level replaced by the nearest one, and whether each picture was whole, [B]."""
+    steps = tf.where(tf.math.is_nan(images), 0.0, images) * (levels - 1)
+    nearest = tf.clip_by_value(tf.round(steps), 0.0, levels - 1.0) / (levels - 1)
+    is_level = tf.abs(images - nearest) * (levels - 1) <= TOLERANCE  # NaN is none
+    return tf.where(is_level, images, nearest), tf.reduce_all(is_level, axis=(1, 2, 3))
 
 
 def value_log_prob(logits, values, levels):
@@ -83,13 +105,16 @@ def draw(logits, uniform, levels):
 def log_prob(model, images):
     """Exact log p(x) of images [B, H, W, C] -> [B] float32, nats."""
     model.check_images(images)
-    found = _traced(model, lambda images: log_likelihood(model(images), images, model.levels), "log_prob")
+    if not len(images):
+        return tf.zeros([0])
+    one_trace = {"input_signature": [tf.TensorSpec((None, *model.image_shape), "float32")]}
+    found = _traced(model, lambda images: log_likelihood(model(images), images, model.levels), "log_prob", **one_trace)
     return found(tf.cast(images, "float32"))
 
 
 def sample(model, num_samples, seed=None, jit_compile=False, **options):
     """num_samples pictures of p(x), [num_samples, H, W, C] float32; `options` are `_draw`'s."""
-    if num_samples < 1:
+    if whole_number("num_samples", num_samples) < 1:
         raise ValueError(f"num_samples must be at least 1, received {num_samples}")
     nothing = tf.zeros((num_samples, *model.image_shape))
     return _drawn(model, nothing, nothing[..., :1], seed, jit_compile, options)
@@ -119,14 +144,18 @@ def signatures(model):
     size = int(np.prod(model.image_shape))
 
     def served_log_prob(images):
-        return {"log_prob": log_likelihood(model(images), images, model.levels)}
+        images, possible = in_levels(images, model.levels)
+        return {"log_prob": tf.where(possible, log_likelihood(model(images), images, model.levels), -np.inf)}
 
     def served_complete(images, known_mask, seed):
-        return dict(zip(("images", "log_prob"), model._draw(images, known_mask, uniforms(seed, size))))
+        known = known_mask > 0.5
+        given, possible = in_levels(tf.where(known, images, 0.0), model.levels)
+        drawn, log_prob = model._draw(given, tf.cast(known, "float32"), uniforms(seed, size))
+        return {"images": tf.where(known, images, drawn), "log_prob": tf.where(possible, log_prob, -np.inf)}
 
     def served_sample(seed):
         nothing = tf.zeros((tf.shape(seed)[0], *model.image_shape))
-        return served_complete(nothing, nothing[..., :1], seed)
+        return dict(zip(("images", "log_prob"), model._draw(nothing, nothing[..., :1], uniforms(seed, size))))
 
     return {
         "serving_default": (served_log_prob, [images]),
@@ -143,10 +172,11 @@ def _drawn(model, images, known, seed, jit_compile, options):
     return draw(images, known, uniform)[0]
 
 
-def _traced(model, function, name, jit_compile=False):
+def _traced(model, function, name, jit_compile=False, **options):
     """`function` of a model as a `tf.function`, traced when it is first asked for."""
     # Past Keras's __setattr__, which would track the dictionary as a part of the model.
     known, key = model.__dict__.setdefault("_traced", {}), (name, jit_compile)
     if key not in known:
-        known[key] = tf.function(function, jit_compile=jit_compile, autograph=False, reduce_retracing=True)
+        options = {"jit_compile": jit_compile, "autograph": False, "reduce_retracing": True, **options}
+        known[key] = tf.function(function, **options)
     return known[key]

@@ -6,7 +6,7 @@ Shapes:  B batch, H height, W width, C colours, D = H W C values of a picture, K
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts.explicit_density import draw, log_likelihood
+from dmkeras.parts.explicit_density import draw, value_log_prob
 
 
 def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_row=None, margin=3):
@@ -31,18 +31,19 @@ def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_r
     given = tf.transpose(tf.where(known > 0, images, np.nan), (1, 2, 3, 0))  # [H, W, C, B], not a number: to be drawn
     canvas = tf.pad(_filled(given, 0.0), [[margin, 0], [margin, margin], [0, 0], [0, 0]])
     both = tf.reshape(tf.stack([given, tf.reshape(uniform, tf.shape(given))], axis=2), (height * width, 2, colours, -1))
-    batch, kinds = images.shape[0], (levels,) if levels > 2 else ()
-    history = tf.TensorArray("float32", height * width, element_shape=(batch, colours, *kinds))
+    history = tf.TensorArray("float32", height * width, element_shape=(colours, images.shape[0]))  # log-probabilities
 
     def pixel(row, column, canvas, history, state):
         here = row * width + column
         given, chance = tf.unstack(tf.gather(both, here))  # [C, B]
+        log_probs = []
         for colour in range(colours):
             logits, state = step(state, canvas, row, column)
             value = _filled(given[colour], draw(logits[:, colour], chance[colour], levels))
+            log_probs.append(value_log_prob(logits[:, colour], value, levels))
             place = tf.stack([row + margin, column + margin, colour])
             canvas = tf.tensor_scatter_nd_update(canvas, place[None], value[None])
-        return row, column + 1, canvas, history.write(here, tf.cast(logits, "float32")), state
+        return row, column + 1, canvas, history.write(here, tf.stack(log_probs)), state
 
     def line(row, canvas, history, state):
         state = start_row(state, canvas, row) if start_row else state
@@ -53,9 +54,7 @@ def draw_in_raster_order(images, known, uniform, levels, step, state=(), start_r
         lambda row, *_: row < height, line, (0, canvas, history, state), parallel_iterations=1
     )
     values = tf.transpose(canvas[margin:, margin : margin + width], (3, 0, 1, 2))  # [B, H, W, C]
-    logits = tf.reshape(history.stack(), (height, width, -1, colours, *kinds))
-    logits = tf.transpose(logits, (2, 0, 1, *range(3, len(logits.shape))))
-    return values, log_likelihood(logits, values, levels)
+    return values, tf.reduce_sum(history.stack(), axis=(0, 1))
 
 
 def _filled(values, others):

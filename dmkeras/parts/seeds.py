@@ -3,10 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
+from dmkeras.parts.checks import whole_number
+
 
 def check_seed(seed):
     """ValueError unless `seed` is None or an integer that int32 holds."""
-    if seed is not None and not 0 <= seed < 2**31:
+    if seed is not None and not 0 <= whole_number("seed", seed) < 2**31:
         raise ValueError(f"seed must be from 0 to 2**31 - 1, received {seed}")
 
 

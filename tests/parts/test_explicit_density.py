@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import special
 
 from dmkeras.parts import explicit_density, raster_drawing
-from dmkeras.parts.explicit_density import check_pixels, draw, log_likelihood, value_log_prob
+from dmkeras.parts.explicit_density import check_pixels, draw, in_levels, log_likelihood, value_log_prob
 
 GENERATOR = np.random.default_rng(0)
 
@@ -172,9 +172,9 @@ def test_the_window_is_what_a_kernel_covers():
 @pytest.mark.parametrize(
     ("images", "levels", "words"),
     [
-        (np.full((2, 2, 2, 1), 0.5), 2, r"expected pixels in \{0, 1\}, received others; binarize"),
-        (np.full((2, 2, 2, 1), 0.4), 4, "expected pixels k / 3, received others"),
-        (np.full((2, 2, 2, 1), 1 / 510), 256, "expected pixels k / 255, received others"),
+        (np.full((2, 2, 2, 1), 0.5), 2, r"expected pixels in \{0, 1\}, received 0.5 among others; binarize"),
+        (np.full((2, 2, 2, 1), 0.4), 4, "expected pixels k / 3, received 0.4 among others"),
+        (np.full((2, 2, 2, 1), 1 / 510), 256, "expected pixels k / 255, received 0.001961 among others"),
         (np.ones((2, 2, 2, 1), "uint8") * 3, 4, "received 3 to 3; divide 8-bit pixels by 255"),
         (np.ones((2, 2, 3, 1)), 2, r"expected images \[B, 2, 2, 1\], received \[2, 2, 3, 1\]"),
     ],
@@ -195,3 +195,16 @@ def test_levels_pass_whatever_holds_them(levels):
     ):
         check_pixels(images, (2, 2, 1), levels)
         check_pixels(tf.constant(images), (2, 2, 1), levels)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 256])
+def test_a_picture_with_a_value_that_is_no_level_is_told_from_the_others(levels):
+    step = 1 / (levels - 1)
+    pixels = [0.5 * step, 255.0, -step, 1 + step, np.nan, np.inf, -np.inf, 0.998 * step, step, 0.9995 * step, 0.0, 1.0]
+    images = np.zeros((12, 1, 2, 1), "float32")
+    images[:, 0, 1, 0] = pixels
+    found, whole = in_levels(images, levels)
+    np.testing.assert_array_equal(whole, np.arange(12) >= 8)
+    np.testing.assert_array_equal(found[8:], images[8:])
+    expected = [0, 1, 0, 1, 0, 1, 0, step]
+    np.testing.assert_allclose(found[:8, 0, 1, 0], expected, rtol=1e-6)

@@ -38,3 +38,10 @@ def test_a_seed_has_a_row_for_each_picture_and_none_is_fresh():
 def test_seeds_that_int32_does_not_hold_are_refused(seed):
     with pytest.raises(ValueError, match=f"seed must be from 0 to 2\\*\\*31 - 1, received {seed}"):
         row_seeds(2, seed)
+
+
+def test_a_seed_is_a_whole_number_of_any_kind():
+    np.testing.assert_array_equal(row_seeds(1, np.int64(7)), row_seeds(1, 7))
+    for seed in (1.5, 2.0, "3", np.float32(4)):
+        with pytest.raises(ValueError, match="seed must be a whole number, received"):
+            row_seeds(2, seed)
