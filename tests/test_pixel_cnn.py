@@ -290,19 +290,27 @@ def test_completions_have_the_frequencies_of_the_model(known):
 
 
 class RemembersAnotherPixel(PixelCNN):
-    """Cached sampling one pixel too far to the left."""
+    """Cached sampling that takes what stands above and to the left for what stands above."""
 
-    def _cached_sampling(self, batch):
-        step, state, start_row = super()._cached_sampling(batch)
-        return lambda state, canvas, row, column: step(state, canvas, row, tf.maximum(column - 1, 0)), state, start_row
+    def _at_pixels(self):
+        network = super()._at_pixels()
+        return lambda window, kept: network(window, tf.gather(kept, [0, 0, 2, 3]))
 
 
 class ForgetsTheRowAbove(PixelCNN):
     """Cached sampling that begins each row as if it were the first."""
 
-    def _cached_sampling(self, batch):
-        step, start, start_row = super()._cached_sampling(batch)
-        return step, start, lambda state, canvas, row: start_row(start, canvas, row)
+    def _at_pixels(self):
+        network = super()._at_pixels()
+        return lambda window, kept: network(window, kept * [[[[[float(i == 3)]]]] for i in range(4)])
+
+
+@pytest.mark.parametrize(("shape", "levels"), [((9, 7, 1), 2), ((2, 9, 1), 3), ((4, 5, 3), 2), ((1, 8, 1), 2)], ids=str)
+def test_drawing_several_rows_at_once_changes_nothing(shape, levels):
+    """Widths of several slots, whole and broken."""
+    model = small(shape, levels)
+    dependency.check_remembering_changes_nothing(model)
+    dependency.check_what_is_recorded_is_the_log_probability(model)
 
 
 @pytest.mark.parametrize("kind", [RemembersAnotherPixel, ForgetsTheRowAbove])

@@ -9,8 +9,9 @@
 Every convolution is masked by colour too, the 1x1 ones included (parts/masked_conv.py), and the logits are laid out
 colour by colour. A pixel does not see all earlier ones: what is above it and far to its right is in its blind spot.
 
-Sampling evaluates the network at one pixel at a time and remembers what the 3x3 convolutions will read of it: the same
-pictures as by asking the whole network for each pixel (`cached=False`), from the same uniform numbers.
+Sampling evaluates the network at single pixels, of several rows at once, and remembers what the 3x3 convolutions will
+read of them (parts/wave_drawing.py): the same pictures as by asking the whole network for each pixel (`cached=False`),
+from the same uniform numbers.
 
 Shapes:  B batch, H height, W width, C colours, h filters, L blocks, K levels.
 
@@ -23,9 +24,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts import explicit_density, raster_drawing
+from dmkeras.parts import explicit_density, raster_drawing, wave_drawing
 from dmkeras.parts.checks import looks_at_first_batch, whole_number
 from dmkeras.parts.masked_conv import MaskedConv2D
+
+TAPS = ((1, -1), (1, 0), (1, 1), (0, -1))  # rows above, columns to the right: what a 3x3 kernel of mask B reads first
 
 
 @looks_at_first_batch
@@ -118,50 +121,45 @@ class PixelCNN(keras.Model):
         return explicit_density.complete(self, images, known_mask, seed, jit_compile, cached=cached)
 
     def _draw(self, images, known, uniform, cached=True):
-        how = self._cached_sampling(tf.shape(images)[0]) if cached else (raster_drawing.naive_step(self),)
-        return raster_drawing.draw_in_raster_order(images, known, uniform, self.levels, *how)
+        if not cached:
+            step = raster_drawing.naive_step(self)
+            return raster_drawing.draw_in_raster_order(images, known, uniform, self.levels, step)
+        nothing = tf.zeros((self.image_shape[1], self.num_blocks, tf.shape(images)[0], self.filters))
+        return wave_drawing.draw_in_waves(images, known, uniform, self.levels, self._at_pixels(), TAPS, nothing)
 
-    def _cached_sampling(self, batch):
-        """The step at one pixel, its first state, and what is done before a row.
+    def _at_pixels(self):
+        """The network at S single pixels, as `draw_in_waves` takes it.
 
-        What the 3x3 convolutions read, [L, B, h] at each pixel, is kept for the row so far and for the row above; the
-        part of their sums that comes from above is computed for a whole row and all blocks at once.
+        Of each pixel it keeps [L, B, h], what the 3x3 convolutions read; the part of their sums that comes from earlier
+        pixels is computed for all blocks at once.
         """
-        width, h, depth = self.image_shape[1], self.filters, self.num_blocks
+        h, depth = self.filters, self.num_blocks
         first, *head = (layer.at_pixel() for layer in (self.first, *self.head))
         kernels = [across.masked_kernel() for _, across, _ in self.blocks]  # [2, 3, h, h]
-        above = tf.stack([tf.reshape(kernel[0], (3 * h, h)) for kernel in kernels])
+        near = tf.stack([tf.reshape(kernel, (6 * h, h))[: len(TAPS) * h] for kernel in kernels])  # [L, 4h, h]
         bias = tf.stack([across.bias[None] for _, across, _ in self.blocks])
-        left, own = (tf.stack([kernel[1, place] for kernel in kernels]) for place in (0, 1))
-        # One tensor of all blocks for each weight: what a loop carries costs time at each step. Biases have B rows:
-        # with the addition of a narrower one TensorFlow fuses the product, for one pixel three times as slow.
+        own = tf.stack([kernel[1, 1] for kernel in kernels])
+        # One tensor of all blocks for each weight: what a loop carries costs time at each step. Biases are subtracted:
+        # TensorFlow fuses a product with an addition, for few pixels three times as slow.
         (narrow, narrow_bias), (widen, widen_bias) = (
             map(tf.stack, zip(*(block[i].weights_at_pixel() for block in self.blocks))) for i in (0, 2)
         )
-        biases = (tf.repeat(each[:, None], batch, axis=1) for each in (narrow_bias, widen_bias))
-        weights = narrow, widen, own, *biases
+        weights = narrow, -narrow_bias, own, widen, -widen_bias  # [L, ...] each
 
-        def start_row(state, canvas, row):
-            done, _ = state  # [W + 2, L, B, h] of the row above, with a pixel of zeros on either side
-            window = tf.concat([done[:-2], done[1:-1], done[2:]], axis=-1)  # [W, L, B, 3h]
-            window = tf.reshape(tf.transpose(window, (1, 0, 2, 3)), (depth, -1, 3 * h))
-            sums = tf.reshape(tf.matmul(window, above) + bias, (depth, width, batch, h))
-            return tf.zeros_like(done), tf.transpose(sums, (1, 0, 2, 3))
-
-        def step(state, canvas, row, column):
-            done, sums = state
-            maps, kept = first(raster_drawing.window(canvas, row, column)), []
-            known = tf.gather(sums, column) + tf.matmul(tf.gather(done, column), left)  # of the left neighbour
-            for narrow, widen, own, narrow_bias, widen_bias, others in zip(*map(tf.unstack, (*weights, known))):
-                kept.append(tf.nn.relu(tf.nn.relu(maps) @ narrow + narrow_bias))
-                maps += tf.nn.relu(kept[-1] @ own + others) @ widen + widen_bias
+        def network(window, kept):
+            slots, batch = kept.shape[1], tf.shape(kept)[3]
+            kept = tf.reshape(tf.transpose(kept, (2, 1, 3, 0, 4)), (depth, -1, len(TAPS) * h))  # [L, S B, 4h]
+            sums = tf.matmul(kept, near) + bias
+            maps, keep = first(window), []
+            for narrow, narrow_bias, own, widen, widen_bias, others in zip(*map(tf.unstack, (*weights, sums))):
+                keep.append(tf.nn.relu(tf.nn.relu(maps) @ narrow - narrow_bias))
+                maps += tf.nn.relu(keep[-1] @ own + others) @ widen - widen_bias
             for layer in head:
                 maps = layer(tf.nn.relu(maps))
-            done = tf.tensor_scatter_nd_update(done, [[column + 1]], tf.stack(kept)[None])
-            return self._logits(maps), (done, sums)
+            keep = tf.transpose(tf.reshape(tf.stack(keep), (depth, slots, batch, h)), (1, 0, 2, 3))
+            return self._logits(maps), keep
 
-        nothing = tf.zeros((width + 2, depth, batch, h))
-        return step, (nothing, nothing[:-2]), start_row
+        return network
 
     def check_images(self, images):
         """ValueError for images of another shape or of other values than k / (levels - 1)."""
