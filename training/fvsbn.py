@@ -77,7 +77,7 @@ def recipe(
 
     def pictures(model):
         rows = density_report.rows(model, whole("test")[:10])
-        return {name: figures.labelled_rows(row, title=f"FVSBN, {name}") for name, row in rows.items()}
+        return {name: figures.labelled_rows(row, **density_report.options("FVSBN", name)) for name, row in rows.items()}
 
     model = make(ordering)
     model.adapt(whole("train"))

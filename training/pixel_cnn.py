@@ -42,7 +42,7 @@ def recipe(
     batch_size: int | None = None,
     learning_rate: float | None = None,
 ):
-    """PixelCNN: binary pictures, or 256 levels a colour where nothing is binarized."""
+    """PixelCNN: binary pictures, or all levels of a colour (256, of digits 17) where nothing is binarized."""
     if fast:
         filters, num_blocks, epochs = filters or 8, num_blocks or 1, epochs or 2
     given = (binarization, filters, num_blocks, head_filters, epochs, batch_size, learning_rate)
@@ -58,13 +58,14 @@ def recipe(
         dataset = batches(images[split], batch_size, seed if split == "train" else None)
         return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
 
-    levels = 256 if binarization == "none" else 2
+    levels = binary.levels(data, binarization)
     model = dmkeras.PixelCNN(images["train"].shape[1:], filters, num_blocks, levels, head_filters)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batched("train", 0)), alpha=0.01)
 
     def pictures(model):
         rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
-        return {name: figures.labelled_rows(row, title=f"PixelCNN, {name}") for name, row in rows.items()}
+        drawn = lambda name, row: figures.labelled_rows(row, **density_report.options("PixelCNN", name))
+        return {name: drawn(name, row) for name, row in rows.items()}
 
     return Recipe(
         "pixel_cnn",

@@ -51,7 +51,7 @@ def recipe(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
 ):
-    """Pixel recurrent neural networks: binary pictures, or 256 levels a colour where nothing is binarized."""
+    """Pixel recurrent neural networks: binary pictures, or all levels of a colour (256, of digits 17)."""
     if fast:
         filters, epochs = filters or 8, epochs or 2
     given = (binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay)
@@ -67,7 +67,7 @@ def recipe(
         dataset = batches(images[split], batch_size, seed if split == "train" else None)
         return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
 
-    levels = 256 if binarization == "none" else 2
+    levels = binary.levels(data, binarization)
     shape = images["train"].shape[1:]
     model = dmkeras.PixelRNN(shape, kind, filters, num_layers, levels, residual, skip, head_filters)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batched("train", 0)), alpha=0.01)
@@ -76,7 +76,8 @@ def recipe(
 
     def pictures(model):
         rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
-        return {name: figures.labelled_rows(row, title=f"{kind}, {name}") for name, row in rows.items()}
+        drawn = lambda name, row: figures.labelled_rows(row, **density_report.options(kind, name))
+        return {name: drawn(name, row) for name, row in rows.items()}
 
     return Recipe(
         "pixel_rnn",

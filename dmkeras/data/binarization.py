@@ -50,6 +50,13 @@ def images(name, split, protocol, *, data_dir=None, download=False, side=None):
     return (grey >= 0.5).astype("float32") if protocol == "threshold" else grey
 
 
+def levels(name, protocol):
+    """How many values a pixel of `images(name, split, protocol)` may have, from 0 to 1 in equal steps."""
+    if protocol != "none":
+        return 2
+    return 17 if name == "digits" else 256
+
+
 def draw(dataset, seed):
     """Batches of grey pictures -> binary ones, a pixel 1 with the probability of its grey value.
 

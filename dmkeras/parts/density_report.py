@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+TITLES = {"samples": "samples", "completions": "draws given the upper half"}
+
 
 def figures(model, batches):
     """Exact test figures of a model over batches of pictures.
@@ -34,3 +36,8 @@ def rows(model, images, draws=3):
         },
         "completions": {"given": images * upper + (1 - upper) / 2, **completed, "data": images},
     }
+
+
+def options(model, name):
+    """How `figures.labelled_rows` draws `rows(...)[name]` of a model so called: on a grey that shows white edges."""
+    return {"title": f"{model}, {TITLES[name]}", "ground": (200, 200, 200)}

@@ -88,3 +88,16 @@ def test_grey_pictures_of_a_side_are_pooled_before_the_threshold(stored):
 def test_a_set_with_three_splits_is_asked_for_its_own(stored, name, split, asked):
     binarization.images(name, split, "none")
     assert stored[0] == [(name, asked, {})]
+
+
+@pytest.mark.parametrize(("protocol", "expected"), [("none", 17), ("threshold", 2)])
+def test_pictures_have_the_levels_that_are_told(protocol, expected):
+    grey = binarization.images("digits", "train", protocol)
+    count = binarization.levels("digits", protocol)
+    assert count == expected
+    np.testing.assert_array_equal(np.unique(grey), np.arange(count, dtype="float32") / np.float32(count - 1))
+
+
+def test_8_bit_pictures_have_256_levels_where_nothing_is_binarized():
+    assert [binarization.levels("mnist", protocol) for protocol in binarization.PROTOCOLS] == [2, 2, 2, 256]
+    assert binarization.levels("cifar10_excerpt:somewhere", "none") == 256
