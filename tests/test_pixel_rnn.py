@@ -154,6 +154,14 @@ def test_remembering_changes_nothing(any_model):
     dependency.check_remembering_changes_nothing(any_model)
 
 
+@pytest.mark.parametrize(("shape", "levels"), [((6, 7, 1), 2), ((3, 9, 1), 3), ((3, 5, 3), 2)], ids=str)
+def test_drawing_several_rows_at_once_changes_nothing(shape, levels):
+    """Widths of several slots, whole and broken."""
+    model = small(shape, levels=levels)
+    dependency.check_remembering_changes_nothing(model)
+    dependency.check_what_is_recorded_is_the_log_probability(model)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_remembering_changes_nothing_with_256_levels(kind):
     model = small((2, 2, 3), kind, levels=256, num_layers=1)

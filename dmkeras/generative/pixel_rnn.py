@@ -26,7 +26,7 @@ Deviations from the paper, each with its reason:
 import keras
 import tensorflow as tf
 
-from dmkeras.parts import explicit_density, raster_drawing
+from dmkeras.parts import explicit_density, raster_drawing, wave_drawing
 from dmkeras.parts.checks import looks_at_first_batch, whole_number
 from dmkeras.parts.convolutional_lstm import ConvolutionalLSTM, cell, forward, skew, unskew
 from dmkeras.parts.masked_conv import MaskedConv2D
@@ -48,9 +48,10 @@ class PixelRNN(keras.Model):
 
     | signature | inputs | outputs |
     | --- | --- | --- |
-    | serving_default, log_prob | images [B, H, W, C] float32 | log_prob [B] float32, nats, exact |
+    | serving_default | images [B, H, W, C] float32, k / (levels - 1) | log_prob [B], nats; -inf of other values |
+    | log_prob | images | log_prob [B], the same |
     | sample | seed [B, 2] int32, one row per answer | images [B, H, W, C] float32, log_prob [B] |
-    | complete | images, known_mask [B, H, W, 1] float32 (1 = given), seed | images, log_prob |
+    | complete | images, known_mask [B, H, W, 1] float32 (> 0.5 = given), seed | images, log_prob |
 
     Args:
         image_shape: (H, W, C) of one image.
@@ -158,22 +159,24 @@ class PixelRNN(keras.Model):
         return explicit_density.complete(self, images, known_mask, seed, jit_compile, cached=cached)
 
     def _draw(self, images, known, uniform, cached=True):
-        caches = _row_caches if self.kind == "row_lstm" else _diagonal_caches
-        how = caches(self, tf.shape(images)[0]) if cached else (raster_drawing.naive_step(self),)
+        if cached and self.kind == "row_lstm":
+            how = _row_network(self, tf.shape(images)[0])
+            return wave_drawing.draw_in_waves(images, known, uniform, self.levels, *how)
+        how = _diagonal_caches(self, tf.shape(images)[0]) if cached else (raster_drawing.naive_step(self),)
         return raster_drawing.draw_in_raster_order(images, known, uniform, self.levels, *how)
 
     def at_pixel(self):
         """The network at one pixel.
 
         Returns:
-            A function of the canvas of `draw_in_raster_order`, row, column and the recurrence there, itself a function
-            of the layer's number and input [B, 2F] that gives the layer's states [B, F]; -> logits [B, C(, levels)].
+            A function of what the first convolution covers [B, 28 C], and of the recurrence there, itself a function of
+            the layer's number and input [B, 2F] that gives the layer's states [B, F]; -> logits [B, C(, levels)].
         """
         first, *head = (layer.at_pixel() for layer in (self.first, *self.head))
         upsamplings, skips = ([layer.at_pixel() for layer in group] for group in (self.upsamplings, self.skips))
 
-        def network(canvas, row, column, recurrence):
-            maps = first(raster_drawing.window(canvas, row, column))
+        def network(window, recurrence):
+            maps = first(window)
             output = 0.0
             for i, upsampling in enumerate(upsamplings):
                 states = recurrence(i, maps)
@@ -227,42 +230,34 @@ def _write(cache, column, values):
     return tf.tensor_scatter_nd_update(cache, [[column]], tf.convert_to_tensor(values)[None])
 
 
-def _row_caches(model, batch):
-    """step, state and start_row of `draw_in_raster_order` for a Row LSTM.
+def _row_network(model, batch):
+    """network, taps and above of `draw_in_waves` for a Row LSTM, which keeps [h, c, input] of a pixel's layers.
 
-    The state-to-state product of a row needs only the row above: it is taken at once when the row begins.
+    What earlier pixels add to the gates is computed for all layers at once.
     """
-    network, width, maps = model.at_pixel(), model.image_shape[1], model.filters
+    pixels, maps, depth = model.at_pixel(), model.filters, model.num_layers
     kernels = tf.concat([layer.kernel() for layer in model.recurrences], axis=0)  # [L, N, 4F]
-    from_input, from_state, bias = tf.split(kernels, [4 * maps, 3 * maps, 1], axis=1)
-    from_input = tf.unstack(from_input)
+    left, own, from_state, bias = tf.split(kernels, [2 * maps, 2 * maps, 3 * maps, 1], axis=1)
+    near, own = tf.concat([from_state, left], axis=1), tf.unstack(own)
     first = lambda name: _repeat(tf.concat([getattr(layer, name) for layer in model.recurrences], axis=0), batch)
-    inputs = tf.zeros((width + 1, model.num_layers, batch, 2 * maps))  # place c + 1 holds column c
 
-    def start_row(state, canvas, row):
-        *_, h, c, inputs = state
-        padded = tf.pad(h, [[1, 1], [0, 0], [0, 0], [0, 0]])
-        near = tf.concat([padded[:-2], h, padded[2:]], axis=-1)
-        return tf.matmul(near, from_state) + bias, c, h, c, inputs
-
-    def step(state, canvas, row, column):
-        product, above, h, c, inputs = state
-        z, cells, left = (tf.unstack(cache[column]) for cache in (product, above, inputs))  # of each layer
-        kept = []
+    def network(window, kept):
+        slots = kept.shape[1]
+        kept = tf.reshape(tf.transpose(kept, (0, 2, 1, 3, 4)), (4, depth, -1, 4 * maps))  # [4, L, S B, 4F]
+        beside = tf.concat([*tf.unstack(kept[:3, ..., :maps]), kept[3, ..., 2 * maps :]], axis=-1)
+        z, cells = (tf.unstack(x) for x in (tf.matmul(beside, near) + bias, kept[1, ..., maps : 2 * maps]))
+        keep = []
 
         def recurrence(i, maps):
-            gates = z[i] + tf.matmul(tf.concat([left[i], maps], axis=-1), from_input[i])
-            _, cell_state, state = cell(gates, cells[i], axis=-1)
-            kept.append((state, cell_state, maps))
+            _, cell_state, state = cell(z[i] + tf.matmul(maps, own[i]), cells[i], axis=-1)
+            keep.append(tf.concat([state, cell_state, maps], axis=-1))
             return state
 
-        logits = network(canvas, row, column, recurrence)
-        states, cells, maps = zip(*kept)
-        caches = _write(h, column, states), _write(c, column, cells), _write(inputs, column + 1, maps)
-        return logits, (product, above, *caches)
+        logits = pixels(window, recurrence)
+        return logits, tf.transpose(tf.reshape(tf.stack(keep), (depth, slots, batch, 4 * maps)), (1, 0, 2, 3))
 
     h, c = first("h0"), first("c0")
-    return step, (tf.zeros((width, model.num_layers, batch, 4 * maps)), c, h, c, inputs), start_row
+    return network, ((1, -1), (1, 0), (1, 1), (0, -1)), tf.concat([h, c, tf.zeros_like(h), tf.zeros_like(h)], axis=-1)
 
 
 def _repeat(states, batch):
@@ -322,7 +317,7 @@ def _diagonal_caches(model, batch):
             kept.append((state, cell_state, maps))
             return state + others[i]
 
-        logits = network(canvas, row, column, recurrence)
+        logits = network(raster_drawing.window(canvas, row, column), recurrence)
         states, cells, maps = zip(*kept)
         caches = _write(h, column + 1, states), _write(c, column + 1, cells)
         return logits, (*caches, product, left, _write(inputs, column, maps))
