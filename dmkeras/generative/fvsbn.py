@@ -1,4 +1,5 @@
-"""Fully visible sigmoid belief network (Neal, 1992; Frey, 1998, Graphical Models for Machine Learning, chapter 3).
+"""Fully visible sigmoid belief network (Neal, 1992, Connectionist Learning of Belief Networks,
+https://doi.org/10.1016/0004-3702%2892%2990065-6; Frey, 1998, Graphical Models for Machine Learning, chapter 3).
 
     p(x)                = prod_d p(x_d | x_<d)                            the chain rule, exact
     logit p(x_d=1|x_<d) = b_d + sum_{k<d} A_kd x_k                        one logistic regression per pixel
@@ -32,7 +33,8 @@ class FVSBN(keras.Model):
 
     | signature | inputs | outputs |
     | --- | --- | --- |
-    | serving_default, log_prob | images [B, H, W, C] float32 in {0, 1} | log_prob [B], nats, exact |
+    | serving_default | images [B, H, W, C] float32 in {0, 1} | log_prob [B], nats, exact |
+    | log_prob | images | log_prob [B], the same |
     | sample | seed [B, 2] int32, one row per answer | images [B, H, W, C], log_prob [B] |
     | complete | images, known_mask [B, H, W, 1] float32 (1 = given), seed | images, log_prob |
 

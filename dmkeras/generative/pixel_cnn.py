@@ -41,7 +41,8 @@ class PixelCNN(keras.Model):
 
     | signature | inputs | outputs |
     | --- | --- | --- |
-    | serving_default, log_prob | images [B, H, W, C] float32, k / (levels - 1) | log_prob [B] float32, nats |
+    | serving_default | images [B, H, W, C] float32, k / (levels - 1) | log_prob [B] float32, nats |
+    | log_prob | images | log_prob [B], the same |
     | sample | seed [B, 2] int32, one row per answer | images, a draw of p(x); log_prob [B] of it, nats |
     | complete | images, known_mask [B, H, W, 1] float32 (1 where given, 0 else), seed | images, log_prob [B], nats |
 
