@@ -122,6 +122,12 @@ def test_what_tf_serving_could_not_serve_is_refused_and_leaves_nothing(case, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_hidden_draws_are_named_under_a_global_seed_too(tmp_path):
+    keras.utils.set_random_seed(0)  # the first draws of the function and of the SavedModel are then the same
+    with pytest.raises(ValueError, match="its draws are hidden"):
+        export(one(hidden_draws)(), tmp_path / "refused")
+
+
 def test_a_name_that_a_saved_model_uses_itself_is_refused(tmp_path):
     model = OneEndpoint(mean)
     for name in ("variables", "signatures", "a name", "_hidden", 3):

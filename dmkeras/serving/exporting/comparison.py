@@ -43,13 +43,16 @@ def compare(name, specs, endpoint, served, feed, tolerance=None):
         request = rows(feed, numbers)
         with hint(name):
             expected, answer = local(endpoint, specs, request), served.run(name, request)
+            # Under a global seed the first hidden draws of both are the same: asked once more, the draws go on.
+            again = local(endpoint, specs, request) if len(numbers) == 1 else expected
         for key, value in answer.items():
             _check_answer(name, key, value, len(numbers))
-            if not same(expected[key], value):
-                cause = "the SavedModel lacks something of the model"
-                if not same(expected[key], local(endpoint, specs, request)[key]):
-                    cause = "its draws are hidden: take a seed int32 [B, 2] for tf.random.stateless_*"
-                raise ValueError(f"export: signature {name!r} gives two answers {key!r} to one request; {cause}")
+            cause = "the SavedModel lacks something of the model"
+            if not same(expected[key], again[key]):
+                cause = "its draws are hidden: take a seed int32 [B, 2] for tf.random.stateless_*"
+            elif same(expected[key], value):
+                continue
+            raise ValueError(f"export: signature {name!r} gives two answers {key!r} to one request; {cause}")
     elsewhere = served.run(name, rows(feed, [3, 0, 4]))
     for key, value in answer.items():
         if not same(value[:1], elsewhere[key][1:2]):
