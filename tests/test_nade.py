@@ -219,6 +219,10 @@ def test_a_completion_keeps_what_is_given(model):
     dependency.check_completion_keeps_what_is_given(model)
 
 
+def test_endpoints_give_no_probability_to_what_is_no_picture(model):
+    dependency.check_endpoints_give_no_probability_to_what_is_no_picture(model)
+
+
 def test_completions_have_their_frequencies():
     given = np.array([1, 0, 0, 1, 1, 0], "float32").reshape(2, 3, 1)
     known = np.array([0, 1, 0, 0, 1, 0]).reshape(2, 3, 1)

@@ -10,13 +10,11 @@ digits     split 1297/200/300, epoch 33 of 40, 15 s     18.14 (.23)   Markov cha
 MNIST      mnist_binarized, epoch 20, 8 minutes         97.50 (.23)   Markov chain 145.4; 97.45 with Larochelle's draw
 """
 
-import functools
 from typing import Literal
 
 import keras
 
 from dmkeras import FVSBN, figures
-from dmkeras.data import batches, load, to_arrays
 from dmkeras.data import binarization as binary
 from dmkeras.parts import density_comparisons, density_report
 from dmkeras.recipe import Recipe, run
@@ -46,17 +44,12 @@ def recipe(
     defaults = DEFAULTS.get(data) or ("dynamic", *DEFAULTS["mnist"][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, epochs, batch_size, learning_rate, l1 = settings
-    source = {"data_dir": data_dir, "download": download}
-    read = functools.partial(binary.images, data, protocol=binarization, side=side, **source)
-    images = {split: read(split) for split in ("train", "validation", "test")}
-    named = "mnist_binarized" if binarization == "fixed" else data
-    labels = {split: to_arrays(load(named, split, **source))["label"] for split in images if compare == "classes"}
+    density_comparisons.check_comparison(compare, binarization)
+    source = {"data_dir": data_dir, "download": download, "side": side}
+    images, batched = binary.splits(data, binarization, batch_size, **source)
+    labels = {split: binary.labels(data, split, binarization, **source) for split in images if compare == "classes"}
     whole = lambda split: next(iter(batched(split, 0).unbatch().batch(10**6))).numpy()
     make = lambda ordering: FVSBN(images["train"].shape[1:], ordering, l1)
-
-    def batched(split, seed):
-        dataset = batches(images[split], batch_size, seed if split == "train" else None)
-        return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
 
     def optimizer(train):
         steps = epochs * -(-len(train) // batch_size)
@@ -69,15 +62,7 @@ def recipe(
         found = density_report.figures(model, batched("test", 0))
         size = len(model.order)  # D biases, D (D - 1) / 2 weights above the diagonal
         found |= density_comparisons.ladder(model, size * (size + 1) // 2, images["train"], whole("test"))
-        if compare == "orders":
-            found |= density_comparisons.orders(trained, whole("test"))
-        elif compare == "classes":
-            found |= density_comparisons.classes(lambda mine: trained(images=mine), images, labels)
-        return found
-
-    def pictures(model):
-        rows = density_report.rows(model, whole("test")[:10])
-        return {name: figures.labelled_rows(row, **density_report.options("FVSBN", name)) for name, row in rows.items()}
+        return found | density_comparisons.compared(compare, trained, images, labels, whole("test"))
 
     model = make(ordering)
     model.adapt(whole("train"))
@@ -89,7 +74,7 @@ def recipe(
         epochs=epochs,
         improves="nll",
         evaluate=evaluate,
-        pictures=pictures,
+        pictures=lambda model: density_report.sheets(model, whole("test")[:10], "FVSBN", figures.labelled_rows),
         description=f"{data}, {binarization} binarization, {ordering} ordering",
     )
 

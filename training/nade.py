@@ -10,13 +10,11 @@ digits     split 1297/200/300, epoch 94 of 100, 63 s    16.65 (.25)   FVSBN 18.1
 MNIST      mnist_binarized, epoch 60, 68 minutes        86.52 (.23)   the paper 88.33 on Larochelle's draw
 """
 
-import functools
 from typing import Literal
 
 import keras
 
 from dmkeras import NADE, figures
-from dmkeras.data import batches, load, to_arrays
 from dmkeras.data import binarization as binary
 from dmkeras.parts import density_comparisons, density_report
 from dmkeras.recipe import Recipe, run
@@ -47,17 +45,12 @@ def recipe(
     defaults = DEFAULTS.get(data) or ("dynamic", *DEFAULTS["mnist"][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, hidden_size, epochs, batch_size, learning_rate, weight_decay = settings
-    source = {"data_dir": data_dir, "download": download}
-    read = functools.partial(binary.images, data, protocol=binarization, side=side, **source)
-    images = {split: read(split) for split in ("train", "validation", "test")}
-    named = "mnist_binarized" if binarization == "fixed" else data
-    labels = {split: to_arrays(load(named, split, **source))["label"] for split in images if compare == "classes"}
+    density_comparisons.check_comparison(compare, binarization)
+    source = {"data_dir": data_dir, "download": download, "side": side}
+    images, batched = binary.splits(data, binarization, batch_size, **source)
+    labels = {split: binary.labels(data, split, binarization, **source) for split in images if compare == "classes"}
     whole = lambda split: next(iter(batched(split, 0).unbatch().batch(10**6))).numpy()
     make = lambda ordering: NADE(images["train"].shape[1:], hidden_size, ordering)
-
-    def batched(split, seed):
-        dataset = batches(images[split], batch_size, seed if split == "train" else None)
-        return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
 
     def optimizer(train):
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * -(-len(train) // batch_size), alpha=0.01)
@@ -71,15 +64,7 @@ def recipe(
     def evaluate(model):
         found = density_report.figures(model, batched("test", 0))
         found |= density_comparisons.ladder(model, model.count_params(), images["train"], whole("test"))
-        if compare == "orders":
-            found |= density_comparisons.orders(trained, whole("test"))
-        elif compare == "classes":
-            found |= density_comparisons.classes(lambda mine: trained(images=mine), images, labels)
-        return found
-
-    def pictures(model):
-        rows = density_report.rows(model, whole("test")[:10])
-        return {name: figures.labelled_rows(row, **density_report.options("NADE", name)) for name, row in rows.items()}
+        return found | density_comparisons.compared(compare, trained, images, labels, whole("test"))
 
     model = make(ordering)
     model.adapt(whole("train"))
@@ -91,7 +76,7 @@ def recipe(
         epochs=epochs,
         improves="nll",
         evaluate=evaluate,
-        pictures=pictures,
+        pictures=lambda model: density_report.sheets(model, whole("test")[:10], "NADE", figures.labelled_rows),
         description=f"{data}, {binarization} binarization, {ordering} ordering",
     )
 

@@ -8,14 +8,12 @@ python -m training.pixel_cnn --data fashion_mnist                   256 grey lev
 python -m training.pixel_cnn --data cifar10_excerpt:DIR             256 levels of three colours
 """
 
-import functools
 from typing import Literal
 
 import keras
 
 import dmkeras
 from dmkeras import figures
-from dmkeras.data import batches
 from dmkeras.data import binarization as binary
 from dmkeras.parts import density_report
 from dmkeras.recipe import Recipe, run
@@ -49,24 +47,13 @@ def recipe(
     defaults = DEFAULTS.get(data.partition(":")[0], DEFAULTS["fashion_mnist"])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, filters, num_blocks, head_filters, epochs, batch_size, learning_rate = settings
-    read = functools.partial(
-        binary.images, data, protocol=binarization, data_dir=data_dir, download=download, side=side
-    )
-    images = {split: read(split) for split in ("train", "validation", "test")}
-
-    def batched(split, seed):
-        dataset = batches(images[split], batch_size, seed if split == "train" else None)
-        return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
-
+    source = {"data_dir": data_dir, "download": download, "side": side}
+    images, batched = binary.splits(data, binarization, batch_size, **source)
     levels = binary.levels(data, binarization)
     model = dmkeras.PixelCNN(images["train"].shape[1:], filters, num_blocks, levels, head_filters)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batched("train", 0)), alpha=0.01)
 
-    def pictures(model):
-        rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
-        drawn = lambda name, row: figures.labelled_rows(row, **density_report.options("PixelCNN", name))
-        return {name: drawn(name, row) for name, row in rows.items()}
-
+    ten = lambda: next(iter(batched("test", 0).unbatch().batch(10)))
     return Recipe(
         "pixel_cnn",
         model,
@@ -75,7 +62,7 @@ def recipe(
         epochs=epochs,
         improves="nll",
         evaluate=lambda model: density_report.figures(model, batched("test", 0)),
-        pictures=pictures,
+        pictures=lambda model: density_report.sheets(model, ten(), "PixelCNN", figures.labelled_rows),
         description=f"{data}, {binarization} binarization, {'x'.join(map(str, model.image_shape))}",
     )
 

@@ -13,14 +13,12 @@ digits     Row LSTM           16.69 (.25)     11,105 weights; independent pixels
            Diagonal BiLSTM    16.63 (.24)     12,449 weights
 """
 
-import functools
 from typing import Literal
 
 import keras
 
 import dmkeras
 from dmkeras import figures
-from dmkeras.data import batches
 from dmkeras.data import binarization as binary
 from dmkeras.parts import density_report
 from dmkeras.recipe import Recipe, run
@@ -58,15 +56,8 @@ def recipe(
     defaults = DEFAULTS.get((data, kind)) or ("none", *DEFAULTS["mnist", kind][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay = settings
-    read = functools.partial(
-        binary.images, data, protocol=binarization, data_dir=data_dir, download=download, side=side
-    )
-    images = {split: read(split) for split in ("train", "validation", "test")}
-
-    def batched(split, seed):
-        dataset = batches(images[split], batch_size, seed if split == "train" else None)
-        return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
-
+    source = {"data_dir": data_dir, "download": download, "side": side}
+    images, batched = binary.splits(data, binarization, batch_size, **source)
     levels = binary.levels(data, binarization)
     shape = images["train"].shape[1:]
     model = dmkeras.PixelRNN(shape, kind, filters, num_layers, levels, residual, skip, head_filters)
@@ -74,11 +65,7 @@ def recipe(
     optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay or None, clipnorm=30.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "h0", "c0"])
 
-    def pictures(model):
-        rows = density_report.rows(model, next(iter(batched("test", 0).unbatch().batch(10))))
-        drawn = lambda name, row: figures.labelled_rows(row, **density_report.options(kind, name))
-        return {name: drawn(name, row) for name, row in rows.items()}
-
+    ten = lambda: next(iter(batched("test", 0).unbatch().batch(10)))
     return Recipe(
         "pixel_rnn",
         model,
@@ -87,7 +74,7 @@ def recipe(
         epochs=epochs,
         improves="nll",
         evaluate=lambda model: density_report.figures(model, batched("test", 0)),
-        pictures=pictures,
+        pictures=lambda model: density_report.sheets(model, ten(), kind, figures.labelled_rows),
         description=f"{data}, {binarization} binarization, {'x'.join(map(str, shape))}, {kind}",
     )
 

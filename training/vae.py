@@ -12,7 +12,6 @@ MNIST      mnist_binarized, K = 200, one hour, epoch 1215        88.83 (.24)   9
 dynamic    tested on mnist_binarized, K = 200, 93 minutes        86.65 (.23)   89.98   Burda et al. 86.76, K = 5000
 """
 
-import functools
 from typing import Literal
 
 import keras
@@ -20,7 +19,6 @@ import tensorflow as tf
 
 import dmkeras
 from dmkeras import figures
-from dmkeras.data import batches
 from dmkeras.data import binarization as binary
 from dmkeras.recipe import Recipe, run
 
@@ -51,13 +49,7 @@ def recipe(
     defaults = DEFAULTS.get(data) or ("dynamic", *DEFAULTS["mnist"][1:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, hidden_size, latent_size, epochs, batch_size, learning_rate, weight_decay, num_samples = settings
-    read = functools.partial(binary.images, data, protocol=binarization, data_dir=data_dir, download=download)
-    images = {split: read(split) for split in ("train", "validation", "test")}
-
-    def batched(split, seed):
-        dataset = batches(images[split], batch_size, seed if split == "train" else None)
-        return binary.draw(dataset, seed) if binarization == "dynamic" else dataset
-
+    images, batched = binary.splits(data, binarization, batch_size, data_dir=data_dir, download=download)
     model = dmkeras.VAE(images["train"].shape[1:], latent_size, tuple(hidden_size), likelihood, estimator)
     model.adapt(next(iter(batched("train", 0).unbatch().batch(10**6))))
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batched("train", 0)), alpha=0.01)

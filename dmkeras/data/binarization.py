@@ -10,7 +10,7 @@ none       grey values, or coloured ones
 import tensorflow as tf
 
 from dmkeras.data import mnist_binarized
-from dmkeras.data.pipeline import to_arrays
+from dmkeras.data.pipeline import batches, to_arrays
 
 PROTOCOLS = ("fixed", "dynamic", "threshold", "none")
 
@@ -30,6 +30,18 @@ def images(name, split, protocol, *, data_dir=None, download=False, side=None):
     Raises:
         ValueError: for an unknown protocol, a fixed draw or a side of another set than MNIST, another side.
     """
+    grey = _arrays(name, split, protocol, data_dir, download, side)["image"]
+    pool = side and name == "mnist" and not _drawn(name, split, protocol)
+    grey = mnist_binarized.pooled(grey, side) if pool else grey
+    return (grey >= 0.5).astype("float32") if protocol == "threshold" else grey
+
+
+def labels(name, split, protocol, *, data_dir=None, download=False, side=None):
+    """The labels [N] of `images(...)`, whose arguments and errors they share."""
+    return _arrays(name, split, protocol, data_dir, download, side)["label"]
+
+
+def _arrays(name, split, protocol, data_dir, download, side):
     from dmkeras.data import OFFLINE, OWN, load
 
     known = f"{', '.join(PROTOCOLS)}; fixed for mnist alone"
@@ -37,17 +49,42 @@ def images(name, split, protocol, *, data_dir=None, download=False, side=None):
         raise ValueError(f"{name}: expected a binarization of {known}; received {protocol!r}")
     if side is not None and (name not in ("mnist", "mnist_binarized") or side not in mnist_binarized.SIDES):
         raise ValueError(f"{name}: expected a side of {mnist_binarized.SIDES} for mnist alone; received side={side!r}")
-    if name == "mnist" and (protocol == "fixed" or (protocol == "dynamic" and split == "test")):
-        name = "mnist_binarized"
+    name = "mnist_binarized" if _drawn(name, split, protocol) else name
     if name not in OFFLINE and name.partition(":")[0] not in OWN:
         split = {"train": "train[:-10000]", "validation": "train[-10000:]"}.get(split, split)
     options = {"side": side} if side and name == "mnist_binarized" else {}
     dataset = load(name, split, data_dir=data_dir, download=download, **options)  # refuses a name that is none
     if protocol == "fixed" and name != "mnist_binarized":
         raise ValueError(f"{name}: expected a binarization of {known}; received {protocol!r}")
-    grey = to_arrays(dataset)["image"]
-    grey = mnist_binarized.pooled(grey, side) if side and name == "mnist" else grey
-    return (grey >= 0.5).astype("float32") if protocol == "threshold" else grey
+    return to_arrays(dataset)
+
+
+def _drawn(name, split, protocol):
+    """Whether MNIST's pictures are those of its one fixed draw."""
+    fixed = protocol == "fixed" or (protocol == "dynamic" and split == "test")
+    return name == "mnist_binarized" or (name == "mnist" and fixed)
+
+
+def splits(name, protocol, batch_size, **source):
+    """What a recipe needs of a data set: its pictures, and the batches of them.
+
+    Args:
+        name: as for `images`, like protocol and the options of `source`.
+        protocol: see there.
+        batch_size: pictures.
+        **source: see there.
+
+    Returns:
+        {"train", "validation", "test": images}, and the function of (split, seed) of a `Recipe`: train is shuffled,
+        and dynamic pictures are drawn, by the seed.
+    """
+    arrays = {split: images(name, split, protocol, **source) for split in ("train", "validation", "test")}
+
+    def batched(split, seed):
+        dataset = batches(arrays[split], batch_size, seed if split == "train" else None)
+        return draw(dataset, seed) if protocol == "dynamic" else dataset
+
+    return arrays, batched
 
 
 def levels(name, protocol):

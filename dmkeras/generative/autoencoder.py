@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from dmkeras.parts.checks import check_images, check_shape, looks_at_first_batch
+from dmkeras.parts.checks import check_image_shape, check_images, check_shape, looks_at_first_batch
 
 OBJECTIVES = ("cross_entropy", "squared_error")
 
@@ -235,8 +235,7 @@ def _label_draws(labels, number, num_draws, seed):
 
 def _check_arguments(image_shape, latent_size, hidden, objective, noise):
     whole = lambda sizes: all(isinstance(size, (int, np.integer)) and size >= 1 for size in sizes)
-    if np.shape(image_shape) != (3,) or not whole(image_shape):
-        raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    check_image_shape(image_shape)
     if not whole((latent_size, *hidden)):
         raise ValueError(
             f"sizes must be whole numbers of at least 1, received latent_size={latent_size}, hidden_size={hidden}"

@@ -42,10 +42,10 @@ class NADE(keras.Model):
 
     | signature | inputs | outputs |
     | --- | --- | --- |
-    | serving_default | images [B, H, W, C] float32 in {0, 1} | log_prob [B], nats, exact |
+    | serving_default | images [B, H, W, C] float32 in {0, 1} | log_prob [B], nats, exact; -inf of other values |
     | log_prob | images | log_prob [B], the same |
     | sample | seed [B, 2] int32, one row per answer | images [B, H, W, C], log_prob [B] |
-    | complete | images, known_mask [B, H, W, 1] float32 (1 = given), seed | images, log_prob |
+    | complete | images, known_mask [B, H, W, 1] float32 (> 0.5 = given), seed | images, log_prob |
 
     Args:
         image_shape: (H, W, C) of one image.

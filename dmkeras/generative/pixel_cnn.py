@@ -21,11 +21,10 @@ Deviations from the paper, each with its reason:
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from dmkeras.parts import explicit_density, raster_drawing, wave_drawing
-from dmkeras.parts.checks import looks_at_first_batch, whole_number
+from dmkeras.parts.checks import check_image_shape, looks_at_first_batch, whole_number
 from dmkeras.parts.masked_conv import MaskedConv2D
 
 TAPS = ((1, -1), (1, 0), (1, 1), (0, -1))  # rows above, columns to the right: what a 3x3 kernel of mask B reads first
@@ -41,10 +40,10 @@ class PixelCNN(keras.Model):
 
     | signature | inputs | outputs |
     | --- | --- | --- |
-    | serving_default | images [B, H, W, C] float32, k / (levels - 1) | log_prob [B] float32, nats |
+    | serving_default | images [B, H, W, C] float32, k / (levels - 1) | log_prob [B], nats; -inf of other values |
     | log_prob | images | log_prob [B], the same |
     | sample | seed [B, 2] int32, one row per answer | images, a draw of p(x); log_prob [B] of it, nats |
-    | complete | images, known_mask [B, H, W, 1] float32 (1 where given, 0 else), seed | images, log_prob [B], nats |
+    | complete | images, known_mask [B, H, W, 1] float32 (> 0.5 = given), seed | images, log_prob [B], nats |
 
     Args:
         image_shape: (H, W, C) of one image.
@@ -175,8 +174,7 @@ class PixelCNN(keras.Model):
 
 
 def _check_arguments(image_shape, filters, num_blocks, levels, head_filters):
-    if np.shape(image_shape) != (3,) or min(image_shape) < 1:
-        raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    check_image_shape(image_shape)
     sizes = {"filters": filters, "num_blocks": num_blocks, "head_filters": head_filters}
     for named in sizes.items():
         whole_number(*named)

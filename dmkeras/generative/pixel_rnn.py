@@ -27,7 +27,7 @@ import keras
 import tensorflow as tf
 
 from dmkeras.parts import explicit_density, raster_drawing, wave_drawing
-from dmkeras.parts.checks import looks_at_first_batch, whole_number
+from dmkeras.parts.checks import check_image_shape, looks_at_first_batch, whole_number
 from dmkeras.parts.convolutional_lstm import ConvolutionalLSTM, cell, forward, skew, unskew
 from dmkeras.parts.masked_conv import MaskedConv2D
 
@@ -328,17 +328,12 @@ def _diagonal_caches(model, batch):
 
 
 def _check_arguments(image_shape, kind, filters, num_layers, levels, head_filters):
-    try:
-        sizes = tuple(image_shape)
-    except TypeError:
-        sizes = ()
-    if len(sizes) != 3 or min(sizes) < 1:
-        raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    check_image_shape(image_shape)
     if kind not in RECURRENCES:
         raise ValueError(f"kind must be one of {', '.join(RECURRENCES)}; received {kind!r}")
     explicit_density.check_levels(levels)
     if whole_number("num_layers", num_layers) < 1:
         raise ValueError(f"expected num_layers >= 1, received {num_layers}")
-    if min(whole_number("filters", filters), whole_number("head_filters", head_filters)) < sizes[-1]:
+    if min(whole_number("filters", filters), whole_number("head_filters", head_filters)) < image_shape[-1]:
         received = f"filters={filters}, head_filters={head_filters}"
-        raise ValueError(f"each of {sizes[-1]} colours needs a map of its own, received {received}")
+        raise ValueError(f"each of {image_shape[-1]} colours needs a map of its own, received {received}")

@@ -32,7 +32,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import layers
 
-from dmkeras.parts.checks import check_images, is_symbolic, looks_at_first_batch
+from dmkeras.parts.checks import check_image_shape, check_images, is_symbolic, looks_at_first_batch
 from dmkeras.parts.seeds import check_seed, row_seeds
 
 tfd = tfp.distributions
@@ -326,8 +326,7 @@ def _seed(seed):
 
 
 def _check_arguments(image_shape, latent_size, hidden, likelihood, estimator, num_samples):
-    if np.shape(image_shape) != (3,) or min(image_shape) < 1:
-        raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    check_image_shape(image_shape)
     if min(latent_size, num_samples, *hidden) < 1:
         received = f"latent_size={latent_size}, hidden_size={hidden}, num_samples={num_samples}"
         raise ValueError(f"sizes must be at least 1, received {received}")

@@ -42,6 +42,13 @@ def whole_number(name, value):
         raise ValueError(f"{name} must be a whole number, received {value!r}") from None
 
 
+def check_image_shape(image_shape):
+    """ValueError unless `image_shape` is three whole numbers of at least 1."""
+    sizes = image_shape if np.shape(image_shape) == (3,) else ()
+    if not sizes or not all(isinstance(size, (int, np.integer)) and size >= 1 for size in sizes):
+        raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+
+
 def is_symbolic(values):
     """Whether `values` is a tensor of a graph, which has no values to look at."""
     return isinstance(values, tf.Tensor) and not tf.executing_eagerly()

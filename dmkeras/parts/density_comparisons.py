@@ -71,6 +71,21 @@ def fitted(model, images, optimizer, epochs, batch_size):
     return model
 
 
+def check_comparison(which, binarization):
+    """ValueError for a comparison of models on pictures that are binarized anew each epoch: each would see others."""
+    if which and binarization == "dynamic":
+        raise ValueError(
+            f"--compare {which} wants pictures that stay: received --binarization dynamic, expected another"
+        )
+
+
+def compared(which, trained, images, labels, test):
+    """What `orders` or `classes`, as `which` says, finds of models that `trained(ordering, images)` makes; None: {}."""
+    if which == "orders":
+        return orders(trained, test)
+    return classes(lambda mine: trained(images=mine), images, labels) if which == "classes" else {}
+
+
 def orders(make, test, orderings=ORDERINGS):
     """Prints and returns the test nats of `make(ordering)`, a trained model, for each ordering."""
     found = {}

@@ -38,6 +38,11 @@ def rows(model, images, draws=3):
     }
 
 
+def sheets(model, images, called, draw):
+    """The pictures of `rows(model, images)` of a model so called, by `draw`, `figures.labelled_rows`."""
+    return {name: draw(row, **options(called, name)) for name, row in rows(model, images).items()}
+
+
 def options(model, name):
     """How `figures.labelled_rows` draws `rows(...)[name]` of a model so called: on a grey that shows white edges."""
     return {"title": f"{model}, {TITLES[name]}", "ground": (200, 200, 200)}

@@ -14,6 +14,7 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
+from dmkeras.parts.checks import check_image_shape
 from dmkeras.parts.explicit_density import draw, value_log_prob
 
 NAMES = ("raster", "column", "spiral", "random")
@@ -29,8 +30,7 @@ def permutation(ordering, image_shape):
     Raises:
         ValueError: for an unknown name, values that are no permutation, or an image_shape of other than three sizes.
     """
-    if np.shape(image_shape) != (3,) or min(image_shape) < 1:
-        raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    check_image_shape(image_shape)
     height, width, colours = image_shape
     size = height * width * colours
     if not isinstance(ordering, str):

@@ -14,6 +14,11 @@ def test_the_threshold_is_half_and_leaves_the_order():
     np.testing.assert_array_equal(binarization.images("digits", "test", "none"), grey)
 
 
+def test_labels_are_those_of_the_pictures():
+    labels = binarization.labels("digits", "test", "threshold")
+    np.testing.assert_array_equal(labels, to_arrays(load("digits", "test"))["label"])
+
+
 def test_a_pixel_is_drawn_with_the_probability_of_its_grey_value():
     grey = np.broadcast_to(np.array([0.0, 0.25, 0.75, 1.0], "float32")[:, None, None], (4000, 4, 1, 1))
     (drawn,) = binarization.draw(tf.data.Dataset.from_tensors(grey), 1)

@@ -116,3 +116,10 @@ def test_the_epoch_that_validation_chose_is_kept(train):
     history = model.history.history["val_nll"]
     assert np.argmin(history) < 3
     np.testing.assert_allclose(-np.mean(model.log_prob(held_out)), min(history), rtol=1e-5)
+
+
+def test_a_comparison_on_pictures_that_change_is_refused():
+    comparisons.check_comparison("orders", "fixed")
+    comparisons.check_comparison(None, "dynamic")
+    with pytest.raises(ValueError, match="received --binarization dynamic"):
+        comparisons.check_comparison("classes", "dynamic")
