@@ -162,7 +162,11 @@ def _defaults(make):
 def _parse(make, argv):
     """Command line -> {argument: value} of those that were given."""
     parser = argparse.ArgumentParser(
-        description=inspect.getdoc(make), argument_default=argparse.SUPPRESS, allow_abbrev=False
+        description=inspect.getdoc(make),
+        epilog=inspect.getdoc(inspect.getmodule(make)),  # commands, settings and figures
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     hints = typing.get_type_hints(make)
     flags = {
@@ -177,7 +181,8 @@ def _parse(make, argv):
             how = {"type": typing.get_args(kinds[0])[0], "nargs": "+"}
         else:
             how = {"action": argparse.BooleanOptionalAction} if kinds == [bool] else {"type": kinds[0]}
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default {default})".strip(), **how)
+        told = f"{text} (default {default})".strip() if default is not None else text
+        parser.add_argument(f"--{name.replace('_', '-')}", help=told, **how)
     given = vars(parser.parse_args(argv))
     if given.get("seed", 0) >= 2**32:
         parser.error(f"argument --seed: expected less than 2**32, received {given['seed']}")

@@ -274,7 +274,7 @@ def test_pictures_that_are_no_data_of_the_model_are_refused(images, message):
     [
         ({"image_shape": (3, 3)}, "image_shape must be"),
         ({"image_shape": (0, 3, 1)}, "image_shape must be"),
-        ({"l1": -1.0}, "l1 must be at least 0, received -1.0"),
+        ({"l1": -1.0}, "l1 must be a number of at least 0, received -1.0"),
         (
             {"ordering": "zigzag"},
             "ordering must be one of raster, column, spiral, random, random:SEED, or a permutation",

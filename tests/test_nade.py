@@ -298,6 +298,15 @@ def test_a_saved_model_keeps_its_order(ordering, tmp_path):
     np.testing.assert_array_equal(loaded.log_prob(images), model.log_prob(images))
 
 
+def test_no_gradient_reaches_the_images():
+    model, images = random_model(), tf.constant(dependency.pictures(3, (3, 4, 1)))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(images)
+        logits, log_prob = model(images), model.log_prob(images)
+    assert tape.gradient(logits, images) is None
+    assert tape.gradient(log_prob, images) is None
+
+
 # What is refused.
 
 
@@ -317,6 +326,8 @@ def test_pictures_that_are_no_data_of_the_model_are_refused(images, message):
     for way in ways:
         with pytest.raises(ValueError, match=message):
             way(images)
+    with pytest.raises(ValueError, match="received none"):
+        model.adapt(np.zeros((0, 3, 4, 1)))
 
 
 @pytest.mark.parametrize(

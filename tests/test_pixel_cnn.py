@@ -492,8 +492,10 @@ def test_other_pictures_are_refused(binary, images, words):
         (np.ones((4, 3, 1)), r"expected known_mask \[2, 3, 4, 1\] or \[3, 4, 1\], received \[4, 3, 1\]"),
         (np.ones((5, 3, 4, 1)), r"received \[5, 3, 4, 1\]"),
         (np.ones((3, 4)), r"received \[3, 4\]"),
-        (np.full((3, 4, 1), 0.5), "known_mask of 1 where a pixel is given and 0 elsewhere, received other values"),
-        (np.full((3, 4, 1), np.nan), "received other values"),
+        (np.full((3, 4, 1), 0.5), "known_mask of 1 where a pixel is given and 0 elsewhere, received 0.5 among others"),
+        (np.full((3, 4, 1), np.nan), "received nan among others"),
+        ([[[1], [0]], [[1]]], "expected known_mask of numbers"),
+        (None, "received nan"),
     ],
 )
 def test_other_masks_are_refused(binary, known, words):
@@ -507,9 +509,9 @@ def test_other_masks_are_refused(binary, known, words):
         ({"image_shape": (3, 3)}, "image_shape must be .* received"),
         ({"image_shape": 3}, "image_shape must be"),
         ({"image_shape": (3, 0, 1)}, "image_shape must be"),
-        ({"filters": 2, "image_shape": (3, 3, 3)}, "each colour needs a map .* received filters=2"),
+        ({"filters": 2, "image_shape": (3, 3, 3)}, "each of 3 colours needs a map of its own, received filters=2"),
         ({"head_filters": 0}, "head_filters=0"),
-        ({"num_blocks": 0}, "num_blocks=0"),
+        ({"num_blocks": 0}, "num_blocks >= 1, received 0"),
         ({"levels": 1}, "levels must be from 2 to 256, received 1"),
         ({"levels": 257}, "received 257"),
         ({"levels": 2.5}, "levels must be a whole number, received 2.5"),
@@ -530,6 +532,16 @@ def test_counts_and_seeds_out_of_range_are_refused(binary):
         binary.sample(2.5)
     with pytest.raises(ValueError, match=r"seed must be a whole number, received 1\.5"):
         binary.sample(2, seed=1.5)
+
+
+def test_in_a_graph_pictures_are_scored_and_drawn_and_completions_are_refused(any_model):
+    images = dependency.pictures(4, any_model.image_shape, any_model.levels)
+    scored = tf.data.Dataset.from_tensor_slices(images).batch(3).map(any_model.log_prob)  # batches of unknown size
+    np.testing.assert_allclose(np.concatenate(list(scored)), any_model.log_prob(images), rtol=1e-5, atol=1e-5)
+    drawn = tf.function(lambda: any_model.sample(2, seed=3))()
+    np.testing.assert_array_equal(drawn, any_model.sample(2, seed=3))
+    with pytest.raises(ValueError, match=r"in a tf\.function use what signatures"):
+        tf.function(lambda images: any_model.complete(images, np.ones(images.shape[1:])[..., :1]))(tf.constant(images))
 
 
 def test_no_pictures_have_no_likelihoods_and_any_number_of_them_one_trace(any_model):

@@ -235,6 +235,7 @@ def test_mixed_precision_answers_in_float32(kind):
         assert answer.dtype == tf.float32
         assert np.isfinite(answer).all()
     assert model.first.compute_dtype == "bfloat16"
+    assert model(images).dtype == tf.float32
 
 
 def test_a_saved_model_comes_back_whole(any_model, tmp_path):
@@ -322,9 +323,18 @@ def test_counts_and_masks_that_make_no_sense_are_refused(binary):
         binary.complete(images, np.ones((2, 2)))
 
 
-def test_no_pictures_have_no_likelihoods(any_model):
+def test_no_pictures_have_no_likelihoods_and_no_completions(any_model):
     images = dependency.pictures(1, any_model.image_shape, any_model.levels)
     assert any_model.log_prob(images[:0]).shape == (0,)
+    assert any_model.complete(images[:0], np.ones(images.shape[1:])[..., :1]).shape == images[:0].shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_layer_draws_many_pictures(kind):
+    """TensorFlow's matmul [W, 1, B, n] with [1, n, m] ends the process on a CPU when B is large."""
+    model = small(kind=kind, num_layers=1)
+    many = model.sample(260, seed=1)
+    np.testing.assert_array_equal(many[:3], model.sample(3, seed=1, cached=False))
 
 
 def test_endpoints_give_no_probability_to_what_is_no_picture(any_model):

@@ -41,10 +41,10 @@ def recipe(
     learning_rate: float | None = None,
 ):
     """PixelCNN: binary pictures, or all levels of a colour (256, of digits 17) where nothing is binarized."""
-    if fast:
-        filters, num_blocks, epochs = filters or 8, num_blocks or 1, epochs or 2
     given = (binarization, filters, num_blocks, head_filters, epochs, batch_size, learning_rate)
     defaults = DEFAULTS.get(data.partition(":")[0], DEFAULTS["fashion_mnist"])
+    if fast:
+        defaults = (defaults[0], 8, 1, defaults[3], 2, *defaults[5:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, filters, num_blocks, head_filters, epochs, batch_size, learning_rate = settings
     source = {"data_dir": data_dir, "download": download, "side": side}

@@ -50,10 +50,10 @@ def recipe(
     weight_decay: float | None = None,
 ):
     """Pixel recurrent neural networks: binary pictures, or all levels of a colour (256, of digits 17)."""
-    if fast:
-        filters, epochs = filters or 8, epochs or 2
     given = (binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay)
     defaults = DEFAULTS.get((data, kind)) or ("none", *DEFAULTS["mnist", kind][1:])
+    if fast:
+        defaults = (defaults[0], 8, *defaults[2:4], 2, *defaults[5:])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay = settings
     source = {"data_dir": data_dir, "download": download, "side": side}

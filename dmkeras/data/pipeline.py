@@ -8,18 +8,32 @@ def to_arrays(dataset):
     """An unbatched dataset of dicts, all records of one shape -> `{key: array [N, ...]}`.
 
     Raises:
-        ValueError: if the dataset is empty, its elements are no dicts or its records differ in shape.
+        ValueError: if the dataset is empty, its elements are no dicts or its records differ in shape; one that does not
+            tell its shapes beforehand is read until a record differs.
     """
     if not isinstance(dataset.element_spec, dict):
         raise ValueError(f"expected a dataset of dicts, received one of {dataset.element_spec}")
-    shapes = {key: spec.shape for key, spec in dataset.element_spec.items()}
-    loose = [key for key, shape in shapes.items() if not shape.is_fully_defined()]
-    if loose:
-        raise ValueError(f"records differ in the shape of {', '.join(loose)}: resize, pad or unbatch() them first")
-    parts = list(dataset.batch(1000).as_numpy_iterator())
+    if all(spec.shape.is_fully_defined() for spec in dataset.element_spec.values()):
+        parts = list(dataset.batch(1000).as_numpy_iterator())
+    else:
+        parts = list(_records(dataset))
     if not parts:
         raise ValueError("expected a dataset of at least one record, received an empty one")
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _records(dataset):
+    """Each record as a batch of one; ValueError at the first that differs in shape."""
+    shapes = {}
+    for number, record in enumerate(dataset.as_numpy_iterator()):
+        record = {key: np.asarray(value)[None] for key, value in record.items()}
+        for key, value in record.items():
+            if value.shape != shapes.setdefault(key, value.shape):
+                received = f"{list(shapes[key][1:])} and, in record {number}, {list(value.shape[1:])}"
+                raise ValueError(
+                    f"records differ in the shape of {key}: {received}; resize, pad or unbatch() them first"
+                )
+        yield record
 
 
 def batches(arrays, batch_size, seed=None, drop_remainder=False):

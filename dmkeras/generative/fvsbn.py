@@ -17,6 +17,8 @@ Deviations from the source, each with its reason:
   training pictures. Most of the D (D - 1) / 2 weights join distant pixels and are best near zero. The sum stays convex.
 """
 
+import numbers
+
 import keras
 import tensorflow as tf
 
@@ -30,6 +32,8 @@ class FVSBN(keras.Model):
     """Binary pictures, each pixel by a logistic regression on those before it.
 
     Call: images `[B, H, W, C]` float32 in {0, 1}  ->  logits `[B, H, W, C]` of p(x_d = 1 | x_<d).
+
+    `adapt(images)` before `fit` starts it at independent pixels.
 
     | signature | inputs | outputs |
     | --- | --- | --- |
@@ -53,8 +57,8 @@ class FVSBN(keras.Model):
 
     def __init__(self, image_shape=(28, 28, 1), ordering="raster", l1=0.0, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= l1 < float("inf"):
-            raise ValueError(f"l1 must be at least 0, received {l1}")
+        if not isinstance(l1, numbers.Real) or not 0 <= l1 < float("inf"):
+            raise ValueError(f"l1 must be a number of at least 0, received {l1!r}")
         self.l1 = l1
         self.order = pixel_order.permutation(ordering, image_shape)
         self.image_shape = tuple(image_shape)

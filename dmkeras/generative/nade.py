@@ -40,6 +40,8 @@ class NADE(keras.Model):
     Call: images `[B, H, W, C]` float32 in {0, 1}  ->  logits `[B, H, W, C]` of p(x_d = 1 | x_<d). No gradient
     reaches the images: they are data. XLA cannot compile it, for the number of states depends on the pictures.
 
+    `adapt(images)` before `fit` starts it at independent pixels.
+
     | signature | inputs | outputs |
     | --- | --- | --- |
     | serving_default | images [B, H, W, C] float32 in {0, 1} | log_prob [B], nats, exact; -inf of other values |
@@ -96,8 +98,8 @@ class NADE(keras.Model):
         return pixel_order.draw_in_order(self.order, images, known, uniform, logits_at, a, add)
 
     def log_prob(self, images):
-        """Exact log p(x) of images [B, H, W, C] in {0, 1} -> [B] float32, nats."""
-        return explicit_density.log_prob(self, images)
+        """Exact log p(x) of images [B, H, W, C] in {0, 1} -> [B] float32, nats; no gradient reaches the images."""
+        return explicit_density.log_prob(self, tf.stop_gradient(images) if tf.is_tensor(images) else images)
 
     def sample(self, num_samples, seed=None):
         """Draws of p(x), [num_samples, H, W, C] float32; an integer `seed` gives the same again."""

@@ -50,7 +50,7 @@ class PixelCNN(keras.Model):
         filters: h, at least C.
         num_blocks: L, residual blocks.
         levels: values of a pixel, 2 (Bernoulli) to 256 (softmax).
-        head_filters: maps of the two last hidden layers.
+        head_filters: maps of the two last hidden layers, at least C.
 
     Raises:
         ValueError: for sizes that make no model; `fit`, `evaluate`, `log_prob` and `complete` raise it for images of
@@ -178,7 +178,9 @@ def _check_arguments(image_shape, filters, num_blocks, levels, head_filters):
     sizes = {"filters": filters, "num_blocks": num_blocks, "head_filters": head_filters}
     for named in sizes.items():
         whole_number(*named)
-    if num_blocks < 1 or min(filters, head_filters) < image_shape[-1]:
-        received = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        raise ValueError(f"each colour needs a map and the network a block, received {received}")
+    if num_blocks < 1:
+        raise ValueError(f"expected num_blocks >= 1, received {num_blocks}")
+    if min(filters, head_filters) < image_shape[-1]:
+        received = f"filters={filters}, head_filters={head_filters}"
+        raise ValueError(f"each of {image_shape[-1]} colours needs a map of its own, received {received}")
     explicit_density.check_levels(levels)

@@ -61,7 +61,7 @@ class PixelRNN(keras.Model):
         levels: values of a pixel: 2 (Bernoulli) to 256 (softmax; 8-bit pictures).
         residual: whether a layer's input is added to its output.
         skip: whether each layer before the last has a 1x1 convolution to the output of the last.
-        head_filters: maps of the two 1x1 convolutions before the logits.
+        head_filters: maps of the two 1x1 convolutions before the logits, at least C.
 
     Raises:
         ValueError: for sizes that make no model, fewer filters than colours, or an unknown kind; `fit`, `evaluate`,
@@ -88,13 +88,13 @@ class PixelRNN(keras.Model):
         colours, (width, offsets, directions) = self.image_shape[-1], RECURRENCES[kind]
         options = {"colours": colours, "dtype": self.dtype_policy}
         recurrent = lambda: ConvolutionalLSTM(filters, width, offsets, directions, **options)
-        pointwise = lambda maps: MaskedConv2D(maps, 1, "B", **options)
+        pointwise = lambda maps, **other: MaskedConv2D(maps, 1, "B", **{**options, **other})
         self.first = MaskedConv2D(2 * filters, 7, "A", **options)
         self.recurrences = [recurrent() for _ in range(num_layers)]
         self.upsamplings = [pointwise(2 * filters) for _ in range(num_layers)]
         self.skips = [pointwise(2 * filters) for _ in range(num_layers - 1 if skip else 0)]
-        sizes = head_filters, head_filters, colours * (levels if levels > 2 else 1)
-        self.head = [pointwise(maps) for maps in sizes]
+        logits = colours * (levels if levels > 2 else 1)
+        self.head = [pointwise(head_filters), pointwise(head_filters), pointwise(logits, dtype="float32")]
         self.trackers = explicit_density.trackers()
         self(keras.Input(self.image_shape))
 
@@ -275,6 +275,11 @@ def _left_of_rows(recurrence):
     return [tf.transpose(tf.linalg.diag_part(tf.transpose(x, (1, 2, 0, 3))), (2, 0, 1)) for x in before]
 
 
+def _of_layers(caches, kernels):
+    """Each layer's product, [W, L, B, maps in] with [L, maps in, maps out]: on a CPU, matmul crashes at L = 1."""
+    return tf.einsum("wlbi,lio->wlbo", caches, kernels)
+
+
 def _diagonal_caches(model, batch):
     """step, state and start_row of `draw_in_raster_order` for a Diagonal BiLSTM.
 
@@ -291,7 +296,7 @@ def _diagonal_caches(model, batch):
 
     def states_to_the_left(row, inputs, above):
         """Row `row` from its right end: inputs [W, L, B, 2F], states of the row above [W, L, B, F] -> its states."""
-        product = tf.matmul(inputs, from_input[1]) + tf.matmul(above, from_above[1]) + bias[1]
+        product = _of_layers(inputs, from_input[1]) + _of_layers(above, from_above[1]) + bias[1]
 
         def pixel(column, h, c, kept):
             _, c, h = cell(product[column] + tf.matmul(h, from_beside[1]), c, axis=-1)
@@ -303,7 +308,7 @@ def _diagonal_caches(model, batch):
     def start_row(state, canvas, row):
         h, c, _, left, inputs = state
         left = tf.where(row > 0, states_to_the_left(tf.maximum(row - 1, 0), inputs, left), 0.0)
-        product = tf.matmul(h[1:], from_above[0]) + bias[0]
+        product = _of_layers(h[1:], from_above[0]) + bias[0]
         return _write(h, 0, first_h[row, 0]), _write(c, 0, first_c[row, 0]), product, left, inputs
 
     def step(state, canvas, row, column):

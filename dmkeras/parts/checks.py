@@ -8,12 +8,16 @@ import tensorflow as tf
 
 
 def looks_at_first_batch(model):
-    """A class decorator: `fit` and `evaluate` of a `keras.Model` look at their first batch by its `check_images`."""
+    """A class decorator: `fit` and `evaluate` of a `keras.Model` look at their first batch by its `check_images`.
+
+    Arrays are looked at whole, and so is what `validation_data` holds.
+    """
     fit, evaluate = model.fit, model.evaluate
 
     @functools.wraps(fit)
     def checked_fit(self, x=None, *args, **kwargs):
         check_first_batch(x, self.check_images)
+        check_first_batch(kwargs.get("validation_data"), self.check_images)
         return fit(self, x, *args, **kwargs)
 
     @functools.wraps(evaluate)
@@ -63,16 +67,19 @@ def check_shape(name, values, shape):
         raise ValueError(f"expected {name} [B, {', '.join(map(str, shape))}], received {list(values.shape)}")
 
 
-def check_images(images, image_shape):
-    """ValueError unless `images` is [B, *image_shape] with pixels in [0, 1]; symbolic tensors, without values, pass."""
+def check_images(images, image_shape, slack=0.0):
+    """ValueError unless `images` is [B, *image_shape] of numbers in [0, 1], `slack` allowed; symbolic tensors pass."""
     if is_symbolic(images):
         return
+    received = f"{type(images).__module__}.{type(images).__name__}".removeprefix("builtins.")
     images = images if isinstance(images, dict) else np.asarray(images)
+    if not isinstance(images, dict) and images.dtype.kind in "OUSMmc":
+        raise ValueError(f"expected images as an array of numbers, received {received} of {images.dtype}")
     check_shape("images", images, image_shape)
     wrong = np.size(images) - np.isfinite(images).sum()
     if wrong:
         raise ValueError(f"expected pixels in [0, 1], received {wrong} that are not finite; look at the data")
     low, high = (images.min(), images.max()) if images.size else (0, 0)
-    if not 0 <= low <= high <= 1:
+    if not -slack <= low <= high <= 1 + slack:
         remedy = "divide 8-bit pixels by 255" if high > 1 and low >= 0 else "move and scale them"
         raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; {remedy}")

@@ -40,16 +40,18 @@ def check_levels(levels):
 
 def check_pixels(images, image_shape, levels):
     """ValueError unless `images` is [B, *image_shape] of levels k / (levels - 1); symbolic tensors pass."""
-    check_images(images, image_shape)
+    check_images(images, image_shape, slack=TOLERANCE / (levels - 1))
     if is_symbolic(images):
         return
     images = np.asarray(images)
-    steps = images * (levels - 1)
-    wrong = np.abs(steps - np.rint(steps)) > TOLERANCE
-    if wrong.any():
-        expected = "pixels in {0, 1}" if levels == 2 else f"pixels k / {levels - 1}"
-        received = f"{images[wrong][0]:.4g} among others"
-        raise ValueError(f"expected {expected}, received {received}; binarize or quantize them, or choose other levels")
+    for start in range(0, len(images), 1000):  # the check of a whole set would take as much memory again
+        part = images[start : start + 1000]
+        wrong = np.abs(part * (levels - 1) - np.rint(part * (levels - 1))) > TOLERANCE
+        if wrong.any():
+            expected = "pixels in {0, 1}" if levels == 2 else f"pixels k / {levels - 1}"
+            received = f"{part[wrong][0]:.4g} among others"
+            remedy = "binarize or quantize them, or choose other levels"
+            raise ValueError(f"expected {expected}, received {received}; {remedy}")
 
 
 def in_levels(images, levels):
@@ -105,7 +107,7 @@ def draw(logits, uniform, levels):
 def log_prob(model, images):
     """Exact log p(x) of images [B, H, W, C] -> [B] float32, nats."""
     model.check_images(images)
-    if not len(images):
+    if not is_symbolic(images) and not len(images):
         return tf.zeros([0])
     one_trace = {"input_signature": [tf.TensorSpec((None, *model.image_shape), "float32")]}
     found = _traced(model, lambda images: log_likelihood(model(images), images, model.levels), "log_prob", **one_trace)
@@ -113,27 +115,48 @@ def log_prob(model, images):
 
 
 def sample(model, num_samples, seed=None, jit_compile=False, **options):
-    """num_samples pictures of p(x), [num_samples, H, W, C] float32; `options` are `_draw`'s."""
+    """num_samples pictures of p(x), [num_samples, H, W, C] float32; `options` are `_draw`'s.
+
+    The first pictures of a seed are the same for any `num_samples`: picture i has the seed (seed, i), which the
+    endpoints take for a row.
+    """
     if whole_number("num_samples", num_samples) < 1:
         raise ValueError(f"num_samples must be at least 1, received {num_samples}")
     nothing = tf.zeros((num_samples, *model.image_shape))
-    return _drawn(model, nothing, nothing[..., :1], seed, jit_compile, options)
+    return _drawn(model, nothing, nothing[..., :1], num_samples, seed, jit_compile, options)
 
 
 def complete(model, images, known_mask, seed=None, jit_compile=False, **options):
     """`images` [B, H, W, C] with the pixels kept where known_mask is 1 and drawn elsewhere; unknown ones may be NaN."""
+    if is_symbolic(images) or is_symbolic(known_mask):
+        raise ValueError("complete looks at its pictures: in a tf.function use what signatures()['complete'] holds")
+    images = images if isinstance(images, dict) else np.asarray(images)
     check_shape("images", images, model.image_shape)
-    shape = (len(images), *model.image_shape[:2], 1)
-    try:
-        known = np.broadcast_to(np.asarray(known_mask, "float32"), shape)
-    except ValueError:
-        received = list(np.shape(known_mask))
-        raise ValueError(f"expected known_mask {list(shape)} or {list(shape[1:])}, received {received}") from None
-    if not np.isin(known, (0, 1)).all():
-        raise ValueError("expected known_mask of 1 where a pixel is given and 0 elsewhere, received other values")
-    images = np.where(known > 0, images, 0).astype("float32")
+    known = _known(known_mask, (len(images), *model.image_shape[:2], 1))
+    images = np.where(known > 0, images, 0)
     model.check_images(images)
-    return _drawn(model, tf.constant(images), tf.constant(known), seed, jit_compile, options)
+    if not len(images):
+        return tf.zeros(images.shape)
+    images = tf.constant(images, "float32")
+    return _drawn(model, images, tf.constant(known), len(images), seed, jit_compile, options)
+
+
+def _known(known_mask, shape):
+    """`known_mask`, [H, W, 1] or of a batch, as ones and zeros of `shape`, [B, H, W, 1] float32."""
+    try:
+        known = np.asarray(known_mask, "float32")
+    except (TypeError, ValueError):
+        raise ValueError(f"expected known_mask of numbers, received {known_mask!r:.60}") from None
+    try:
+        known = np.broadcast_to(known, shape)
+    except ValueError:
+        received = list(known.shape)
+        raise ValueError(f"expected known_mask {list(shape)} or {list(shape[1:])}, received {received}") from None
+    wrong = ~np.isin(known, (0, 1))
+    if wrong.any():
+        expected = "1 where a pixel is given and 0 elsewhere"
+        raise ValueError(f"expected known_mask of {expected}, received {known[wrong][0]:.4g} among others")
+    return known
 
 
 def signatures(model):
@@ -165,9 +188,9 @@ def signatures(model):
     }
 
 
-def _drawn(model, images, known, seed, jit_compile, options):
+def _drawn(model, images, known, count, seed, jit_compile, options):
     # Outside of XLA, so that they are the same with it and without.
-    uniform = uniforms(row_seeds(len(images), seed), int(np.prod(model.image_shape)))
+    uniform = uniforms(row_seeds(count, seed), int(np.prod(model.image_shape)))
     draw = _traced(model, functools.partial(model._draw, **options), ("draw", *sorted(options.items())), jit_compile)
     return draw(images, known, uniform)[0]
 

@@ -76,6 +76,8 @@ def unflatten(values, order, image_shape):
 
 def marginal_logits(images, order):
     """The logit of each value's mean in images [N, H, W, C] -> [D] along the order; half a count keeps it finite."""
+    if not len(images):
+        raise ValueError("expected images to take the mean of, received none")
     ones = tf.reduce_sum(flatten(images, order), axis=0)
     return tf.math.log(ones + 0.5) - tf.math.log(len(images) - ones + 0.5)
 

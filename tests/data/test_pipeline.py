@@ -115,12 +115,21 @@ def test_arrays_without_a_common_length_are_refused(arrays, lengths):
         batches(arrays, 2)
 
 
+def boxes(*counts):
+    records = ({"image": np.zeros(2), "name": "a", "boxes": np.full((count, 4), count)} for count in counts)
+    spec = {"image": tf.TensorSpec([2]), "name": tf.TensorSpec([], "string"), "boxes": tf.TensorSpec([None, 4])}
+    return tf.data.Dataset.from_generator(lambda: records, output_signature=spec)
+
+
+def test_records_of_one_shape_need_not_tell_it_beforehand():
+    arrays = to_arrays(boxes(3, 3, 3))
+    assert {key: array.shape for key, array in arrays.items()} == {"image": (3, 2), "name": (3,), "boxes": (3, 3, 4)}
+    assert arrays["name"][0] == b"a"
+
+
 def test_datasets_that_are_no_records_of_one_shape_are_refused():
-    ragged = tf.data.Dataset.from_generator(
-        lambda: [], output_signature={"image": tf.TensorSpec([2]), "boxes": tf.TensorSpec([None, 4])}
-    )
-    with pytest.raises(ValueError, match="differ in the shape of boxes: resize, pad or unbatch"):
-        to_arrays(ragged)
+    with pytest.raises(ValueError, match=r"boxes: \[1, 4\] and, in record 2, \[3, 4\]; resize, pad or unbatch"):
+        to_arrays(boxes(1, 1, 3))
     records = tf.data.Dataset.from_tensor_slices({"image": np.zeros((4, 2))})
     with pytest.raises(ValueError, match="at least one record"):
         to_arrays(records.take(0))

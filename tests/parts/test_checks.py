@@ -56,12 +56,18 @@ def test_the_first_batch_is_looked_at(model, way, form):
     assert len(model.shown) == 2
 
 
-def test_validation_looks_once_at_the_training_pictures_and_a_generator_is_not_used_up(model):
-    model.fit(GOOD, validation_data=(GOOD,), epochs=2, batch_size=2, verbose=0)
-    assert model.shown == [4]
+def test_training_and_validation_pictures_are_looked_at_once_and_a_generator_is_not_used_up(model):
+    model.fit(GOOD, validation_data=(GOOD[:3],), epochs=2, batch_size=2, verbose=0)
+    assert model.shown == [4, 3]
     batches = ((batch,) for batch in np.split(GOOD, 2))
     model.fit(batches, steps_per_epoch=2, verbose=0)
-    assert model.shown == [4]
+    assert model.shown == [4, 3]
+
+
+@pytest.mark.parametrize("form", [*FORMS.values(), lambda images: (images,), lambda images: (images, images)])
+def test_other_validation_pictures_are_refused(model, form):
+    with pytest.raises(ValueError, match="divide 8-bit pixels by 255"):
+        model.fit(GOOD, validation_data=form(GOOD * 255), verbose=0)
 
 
 def test_the_decorated_methods_are_named_and_take_what_keras_takes(model):
@@ -81,6 +87,10 @@ def test_the_decorated_methods_are_named_and_take_what_keras_takes(model):
         (np.full_like(GOOD, np.nan), "received 24 that are not finite"),
         ((GOOD * 510).astype("uint8"), "received 255 to 255; divide 8-bit pixels by 255"),
         (GOOD - 1, "received -0.5 to -0.5; move and scale them"),
+        (None, "expected images as an array of numbers, received NoneType of object"),
+        (np.full_like(GOOD, "a", "U1"), "an array of numbers, received numpy.ndarray of <U1"),
+        (GOOD + 0j, "an array of numbers, received numpy.ndarray of complex64"),
+        (tf.data.Dataset.range(3), "an array of numbers, received tensorflow.*Dataset of object"),
     ],
 )
 def test_other_pictures_are_refused(images, words):

@@ -195,6 +195,17 @@ def test_levels_pass_whatever_holds_them(levels):
     ):
         check_pixels(images, (2, 2, 1), levels)
         check_pixels(tf.constant(images), (2, 2, 1), levels)
+    check_pixels(index / (levels - 1) + 1e-6, (2, 2, 1), levels)  # rounded
+
+
+def test_every_picture_of_many_is_looked_at():
+    images = np.zeros((2500, 2, 2, 1))
+    check_pixels(images, (2, 2, 1), 2)
+    for place in (0, 999, 1000, 2499):
+        wrong = images.copy()
+        wrong[place, 1, 1] = 0.25
+        with pytest.raises(ValueError, match=r"received 0\.25 among others"):
+            check_pixels(wrong, (2, 2, 1), 2)
 
 
 @pytest.mark.parametrize("levels", [2, 5, 256])
