@@ -3,14 +3,14 @@
 python -m training.pixel_rnn                                        digits, binarized at >= 8 of 16, Row LSTM
 python -m training.pixel_rnn --kind diagonal_bilstm
 python -m training.pixel_rnn --fast                                 the same in seconds
-python -m training.pixel_rnn --data mnist --precision mixed_bfloat16 --minutes 60      MNIST, one fixed binary draw;
-python -m training.pixel_rnn --resume                                                  on to the last of its epochs
+python -m training.pixel_rnn --data mnist --precision mixed_bfloat16                   MNIST, one fixed binary draw
 python -m training.pixel_rnn --data mnist --side 14 --kind diagonal_bilstm --num-layers 3 --epochs 12
 python -m training.pixel_rnn --data mnist --kind diagonal_bilstm    28x28, 7 layers of 16 maps (the paper): wants a GPU
 
 Test nats per picture (standard error over pictures), seed 0:
 digits     Row LSTM           16.69 (.25)     11,105 weights; independent pixels 25.20
            Diagonal BiLSTM    16.63 (.24)     12,449 weights
+MNIST      Row LSTM           82.66 (.20)     63,777 weights; 10 epochs, 58 minutes on one core; the paper 80.54
 """
 
 from typing import Literal
@@ -26,7 +26,7 @@ from dmkeras.recipe import Recipe, run
 DEFAULTS = {  # binarization, filters, num_layers, head_filters, epochs, batch_size, learning_rate, weight_decay
     ("digits", "row_lstm"): ("threshold", 16, 1, 32, 80, 32, 4e-3, 0.2),
     ("digits", "diagonal_bilstm"): ("threshold", 16, 1, 32, 60, 32, 4e-3, 0.1),
-    ("mnist", "row_lstm"): ("fixed", 16, 7, 32, 20, 64, 3e-3, 0.0),
+    ("mnist", "row_lstm"): ("fixed", 16, 7, 32, 10, 64, 3e-3, 0.0),
     ("mnist", "diagonal_bilstm"): ("fixed", 16, 7, 32, 60, 64, 2e-3, 0.0),
 }
 
