@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 # The one table of public names -> modules. A new system adds one line.
 _HOME = {
     "Autoencoder": "dmkeras.generative.autoencoder",
+    "DCGAN": "dmkeras.generative.dcgan",
     "FVSBN": "dmkeras.generative.fvsbn",
+    "GAN": "dmkeras.generative.gan",
     "NADE": "dmkeras.generative.nade",
     "PixelCNN": "dmkeras.generative.pixel_cnn",
     "PixelRNN": "dmkeras.generative.pixel_rnn",

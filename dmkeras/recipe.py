@@ -76,6 +76,7 @@ class Recipe:
         validation_freq: epochs between two validations.
         evaluate: model -> figures; the default is `model.evaluate` on the test split.
         pictures: model -> {file stem: uint8 [H, W, 3]}.
+        pictures_every: epochs between two pictures in TensorBoard; None draws ten times in a stage.
         stages: [(name, function(recipe, fit))] of a system trained in several stages; `fit(data, epochs, compile)` has
             the recipe's own as defaults, can be called once in a stage and ends with the best epoch's weights. A stage
             may set weights by other means and freeze layers, for itself alone; after a kill it runs again from its
@@ -94,6 +95,7 @@ class Recipe:
     validation_freq: int = 1
     evaluate: Callable | None = None
     pictures: Callable | None = None
+    pictures_every: int | None = None
     stages: list | None = None
     labels: list | None = None
     description: str = ""

@@ -137,7 +137,10 @@ class Training:
         with self.writer.as_default(len(self.rows)):
             for key, number in logs.items():
                 tf.summary.scalar(f"{stage}/{key}", number)
-            if self.recipe.pictures and self.epoch % max(1, self.stage_epochs // 10) == 0:
+            if (
+                self.recipe.pictures
+                and self.epoch % (self.recipe.pictures_every or max(1, self.stage_epochs // 10)) == 0
+            ):
                 for stem, picture in self.recipe.pictures(self.model).items():
                     tf.summary.image(f"{stage}/{stem}", picture[None])
         if time.time() - self.last_checkpoint >= self.checkpoint_seconds:
@@ -155,8 +158,8 @@ class Training:
 
     def checkpoint(self):
         """Writes the state under another name, renames it, and removes what it replaces."""
-        optimizer = getattr(self.model, "optimizer", None)
-        variables = [*self.model.weights, *(optimizer.variables if optimizer else [])]
+        optimizers = [part for part in vars(self.model).values() if isinstance(part, keras.optimizers.Optimizer)]
+        variables = [*self.model.weights, *(state for optimizer in optimizers for state in optimizer.variables)]
         bad = [variable.path for variable in variables if not np.isfinite(variable.numpy()).all()]
         if bad:
             self.diverged(f"weight {bad[0]}", f"after epoch {len(self.rows)} of the run")

@@ -1,0 +1,1 @@
+"""Networks that others build on or ask, one file each."""

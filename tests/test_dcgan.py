@@ -1,0 +1,112 @@
+"""Laws of DCGAN: the architecture of the authors' code at every size, and what its discriminator sees."""
+
+import keras
+import numpy as np
+import pytest
+
+from dmkeras import DCGAN
+from dmkeras.generative import dcgan
+
+
+def kernels(network):
+    return [tuple(w.shape) for w in network.trainable_weights if w.name == "kernel"]
+
+
+def test_the_architecture_for_64_pixels_is_that_of_the_authors():
+    model = DCGAN()
+    assert kernels(model.generator) == [
+        (100, 4 * 4 * 1024),
+        (5, 5, 512, 1024),
+        (5, 5, 256, 512),
+        (5, 5, 128, 256),
+        (5, 5, 3, 128),
+    ]
+    assert kernels(model.discriminator) == [
+        (5, 5, 3, 128),
+        (5, 5, 128, 256),
+        (5, 5, 256, 512),
+        (5, 5, 512, 1024),
+        (4 * 4 * 1024, 1),
+    ]
+    kind = keras.layers.BatchNormalization
+    normalized = [sum(isinstance(layer, kind) for layer in n.layers) for n in (model.generator, model.discriminator)]
+    assert normalized == [4, 3]  # not G's output, not D's input
+    leaks = [layer.negative_slope for layer in model.discriminator.layers if isinstance(layer, keras.layers.LeakyReLU)]
+    assert leaks == [0.2] * 4
+    for optimizer in model.optimizers():
+        np.testing.assert_allclose([optimizer.learning_rate, optimizer.beta_1], [2e-4, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("shape", "stages", "start"),
+    [
+        ((64, 64, 3), 4, (4, 4)),
+        ((32, 32, 3), 3, (4, 4)),
+        ((28, 28, 1), 2, (7, 7)),
+        ((8, 8, 1), 1, (4, 4)),
+        ((16, 24, 2), 2, (4, 6)),
+        ((10, 10, 1), 1, (5, 5)),
+    ],
+)
+def test_sides_are_halved_while_they_stay_above_seven(shape, stages, start):
+    assert dcgan._stages(shape) == (stages, start)
+    model = DCGAN(shape, latent_size=5, filters=2)
+    images = model.sample(3, seed=0)
+    assert images.shape == (3, *shape)
+    assert np.all((images >= 0) & (images <= 1))
+    assert model(images).shape == (3, 1)
+
+
+def test_weights_start_as_the_paper_says():
+    keras.utils.set_random_seed(0)
+    for network in (DCGAN((32, 32, 3), filters=16).generator, DCGAN((32, 32, 3), filters=16).discriminator):
+        for weight in network.trainable_weights:
+            mean, deviation = {"kernel": (0, 0.02), "gamma": (1, 0.02)}.get(weight.name, (0, 0))
+            error = 5 * 0.02 / np.size(weight) ** 0.5
+            assert abs(np.mean(weight) - mean) <= error
+            assert abs(np.std(weight) - deviation) <= error
+
+
+def test_the_penalty_is_half_the_sum_of_squares_of_the_kernels():
+    model = DCGAN((8, 8, 1), latent_size=5, filters=4, l2=0.3)
+    for network in (model.generator, model.discriminator):
+        expected = 0.15 * sum(np.sum(np.square(w)) for w in network.trainable_weights if w.name == "kernel")
+        np.testing.assert_allclose(sum(network.losses), expected, rtol=1e-5)
+
+
+def test_features_are_the_maxima_of_all_maps_on_a_grid():
+    model = DCGAN((16, 16, 1), latent_size=5, filters=3)
+    images = np.random.default_rng(0).random((2, 16, 16, 1), "float32")
+    maps, expected = images, []
+    for layer in model.discriminator.layers:
+        maps = layer(maps, training=False)
+        if isinstance(layer, keras.layers.LeakyReLU):
+            cell = maps.shape[1] // 4
+            pooled = np.reshape(maps, (2, 4, cell, 4, cell, -1)).max(axis=(2, 4))
+            expected.append(pooled.reshape(2, -1))
+    found = model.features(images)
+    assert found.shape == (2, 4 * 4 * (3 + 6))
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", [1, 3, 4, 7, 14, 32])
+def test_every_place_of_a_map_is_in_one_cell(side):
+    maps = np.arange(1.0, side * side + 1, dtype="float32").reshape(1, side, side, 1)
+    found = dcgan._grid_maxima(np.concatenate([maps, -maps], axis=-1))
+    count = min(side, 4) ** 2
+    assert found.shape == (1, 2 * count)
+    assert np.max(found) == side * side
+    assert np.max(found[:, 1::2]) == -1
+    assert len(np.unique(found)) == 2 * count
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 1), (9, 9, 1), (8, 4, 1), (64, 30)])
+def test_a_size_without_stages_is_refused(shape):
+    with pytest.raises(ValueError, match=r"image_shape .* received"):
+        DCGAN(shape)
+
+
+@pytest.mark.parametrize("name", ["latent_size", "filters"])
+def test_sizes_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, received 0"):
+        DCGAN((8, 8, 1), **{name: 0})
