@@ -21,7 +21,7 @@ from dmkeras.recipe import Recipe, run
 
 DEFAULTS = {  # binarization, epochs, batch_size, learning_rate, l1
     "digits": ("threshold", 40, 32, 1e-2, 0.0),
-    "mnist": ("fixed", 20, 100, 5e-3, 5e-5),
+    "mnist": ("fixed", 25, 100, 5e-3, 7e-5),
 }
 
 
