@@ -5,9 +5,9 @@ python -m training.fvsbn --compare orders              digits in five orders; `c
 python -m training.fvsbn --data mnist                  MNIST, one fixed binary draw; `--side 14`: 2x2 means
 
 Test nats per picture (standard error over pictures), seed 0, the epoch that validation chose; shared x86-64 cores.
-digits     split 1297/200/300, epoch 33 of 40, 15 s     18.14 (.23)   Markov chain 24.15, independent pixels 25.20
+digits     split 1297/200/300, epoch 33 of 40, 4 s      18.14 (.23)   Markov chain 24.15, independent pixels 25.20
            raster 18.16, column 18.11, spiral 18.16, random 18.15, 18.19; Bayes' rule .943 right (pixels .880)
-MNIST      mnist_binarized, epoch 20, 8 minutes         97.50 (.23)   Markov chain 145.4; 97.45 with Larochelle's draw
+MNIST      mnist_binarized, epoch 25, 112 s             97.46 (.23)   Markov chain 145.4; 97.45 with Larochelle's draw
 """
 
 from typing import Literal

@@ -9,7 +9,7 @@ python -m training.pixel_cnn --data cifar10_excerpt:DIR             256 levels o
 
 Test figures (standard error over pictures), seed 0, the epoch that validation chose; a shared x86-64 core each, and
 --precision mixed_bfloat16 for all but digits. Bits a dimension beside formats: benchmarks/compression.py.
-digits             17.95 (.28) nats     independent pixels 25.20
+digits             17.95 (.28) nats     27 s; independent pixels 25.20
 MNIST              84.49 (.20) nats     13 epochs, 87 minutes; the paper 81.30 on Larochelle's draw
 Fashion-MNIST      2.959 (.009) bits    14 minutes; LZMA of all pictures 3.86, WebP of one sheet 4.04
 CIFAR-10 excerpt   4.179 (.017) bits    3600 training pictures, 24 minutes; WebP of one sheet 4.35
