@@ -18,7 +18,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", nargs="+", type=pathlib.Path, help="log.csv of runs, each under a name of its own")
     parser.add_argument("--metric", default="nll", help="validated figure, less is better")
-    parser.add_argument("--above", type=float, default=15.0, help="nats above the best that are drawn")
+    parser.add_argument("--above", type=float, default=20.0, help="nats above the best that are drawn")
     parser.add_argument("--picture", help="draw the curves into this PNG")
     arguments = parser.parse_args()
     curves = {path.stem.replace("_", " "): curve(path, arguments.metric) for path in arguments.logs}

@@ -7,7 +7,7 @@ python -m training.nade --data mnist                  MNIST, 500 units, one fixe
 Test nats per picture (standard error over pictures), seed 0, the epoch that validation chose; shared x86-64 cores.
 digits     split 1297/200/300, epoch 94 of 100, 18 s    16.65 (.25)   FVSBN 18.14, independent pixels 25.20
            raster 16.67, column 16.67, spiral 16.55, random 16.61, 16.74; Bayes' rule .953 right (pixels .880)
-MNIST      mnist_binarized, epoch 60, 68 minutes        86.52 (.23)   the paper 88.33 on Larochelle's draw
+MNIST      mnist_binarized, epoch 60, 51 minutes        86.52 (.23)   the paper 88.33 on Larochelle's draw
 """
 
 from typing import Literal
