@@ -6,6 +6,7 @@ import pytest
 
 from dmkeras import DCGAN
 from dmkeras.generative import dcgan
+from dmkeras.parts import adversarial
 
 
 def kernels(network):
@@ -49,7 +50,7 @@ def test_the_architecture_for_64_pixels_is_that_of_the_authors():
     ],
 )
 def test_sides_are_halved_while_they_stay_above_seven(shape, stages, start):
-    assert dcgan._stages(shape) == (stages, start)
+    assert adversarial.halvings(shape) == (stages, start)
     model = DCGAN(shape, latent_size=5, filters=2)
     images = model.sample(3, seed=0)
     assert images.shape == (3, *shape)

@@ -74,7 +74,7 @@ class DCGAN(keras.Model):
             if whole_number(name, size) < 1:
                 raise ValueError(f"{name} must be at least 1, received {size}")
         self.image_shape, self.latent_size, self.filters, self.l2 = tuple(image_shape), latent_size, filters, l2
-        self.stages, self.start = _stages(self.image_shape)
+        self.stages, self.start = adversarial.halvings(self.image_shape)
         adversarial.equip(self, self._generator(), self._discriminator(), objective, average)
         self(keras.Input(self.image_shape))
 
@@ -166,16 +166,6 @@ class DCGAN(keras.Model):
     def get_config(self):
         own = ("image_shape", "latent_size", "filters", "l2", "objective", "average")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
-
-
-def _stages(image_shape):
-    """How often both sides are halved, and what is left: (N, (H / 2^N, W / 2^N))."""
-    sides, stages = image_shape[:2], 0
-    while min(sides) > 7 and not any(side % 2 for side in sides):
-        sides, stages = tuple(side // 2 for side in sides), stages + 1
-    if not stages:
-        raise ValueError(f"image_shape needs even sides above 7, received {image_shape}; resize or pad the pictures")
-    return stages, sides
 
 
 def _grid_maxima(maps):

@@ -341,9 +341,5 @@ def _logits(name):
 
 def _strides(image_shape):
     """Strides of the trunk's convolutions, and the sides that are left: ((2, 2), (7, 7)) of 28x28."""
-    sides, stages = image_shape[:2], 0
-    while min(sides) > 7 and not any(side % 2 for side in sides):
-        sides, stages = tuple(side // 2 for side in sides), stages + 1
-    if not stages:
-        raise ValueError(f"image_shape needs even sides above 7, received {image_shape}; resize or pad the pictures")
+    stages, sides = adversarial.halvings(image_shape)
     return ((1, 2) if stages == 1 else (2,) * stages), sides

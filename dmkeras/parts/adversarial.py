@@ -111,6 +111,16 @@ def equip(model, generator, discriminator, objective, average):
     model.trackers = [keras.metrics.Mean(name=name) for name in ("d_loss", "g_loss", "diversity")]
 
 
+def halvings(image_shape):
+    """How often both sides are halved while they stay above 7, and what is left: (N, (H / 2^N, W / 2^N))."""
+    sides, stages = image_shape[:2], 0
+    while min(sides) > 7 and not any(side % 2 for side in sides):
+        sides, stages = tuple(side // 2 for side in sides), stages + 1
+    if not stages:
+        raise ValueError(f"image_shape needs even sides above 7, received {image_shape}; resize or pad the pictures")
+    return stages, sides
+
+
 def train_step(model, data):
     """A step of D and a step of G; -> the metrics. Labels beside the images are not used."""
     images, *_ = keras.utils.unpack_x_y_sample_weight(data)

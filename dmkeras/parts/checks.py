@@ -83,3 +83,21 @@ def check_images(images, image_shape, slack=0.0):
     if not -slack <= low <= high <= 1 + slack:
         remedy = "divide 8-bit pixels by 255" if high > 1 and low >= 0 else "move and scale them"
         raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; {remedy}")
+
+
+def check_known_mask(known_mask, shape):
+    """`known_mask`, [H, W, 1] or of a batch, as ones and zeros of `shape`, [B, H, W, 1] float32; else ValueError."""
+    try:
+        known = np.asarray(known_mask, "float32")
+    except (TypeError, ValueError):
+        raise ValueError(f"expected known_mask of numbers, received {known_mask!r:.60}") from None
+    try:
+        known = np.broadcast_to(known, shape)
+    except ValueError:
+        received = list(known.shape)
+        raise ValueError(f"expected known_mask {list(shape)} or {list(shape[1:])}, received {received}") from None
+    wrong = ~np.isin(known, (0, 1))
+    if wrong.any():
+        expected = "1 where a pixel is given and 0 elsewhere"
+        raise ValueError(f"expected known_mask of {expected}, received {known[wrong][0]:.4g} among others")
+    return known

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts.checks import check_images, check_shape, is_symbolic, whole_number
+from dmkeras.parts.checks import check_images, check_known_mask, check_shape, is_symbolic, whole_number
 from dmkeras.parts.seeds import row_seeds, uniforms
 
 TOLERANCE = 1e-3  # of a step between levels
@@ -132,31 +132,13 @@ def complete(model, images, known_mask, seed=None, jit_compile=False, **options)
         raise ValueError("complete looks at its pictures: in a tf.function use what signatures()['complete'] holds")
     images = images if isinstance(images, dict) else np.asarray(images)
     check_shape("images", images, model.image_shape)
-    known = _known(known_mask, (len(images), *model.image_shape[:2], 1))
+    known = check_known_mask(known_mask, (len(images), *model.image_shape[:2], 1))
     images = np.where(known > 0, images, 0)
     model.check_images(images)
     if not len(images):
         return tf.zeros(images.shape)
     images = tf.constant(images, "float32")
     return _drawn(model, images, tf.constant(known), len(images), seed, jit_compile, options)
-
-
-def _known(known_mask, shape):
-    """`known_mask`, [H, W, 1] or of a batch, as ones and zeros of `shape`, [B, H, W, 1] float32."""
-    try:
-        known = np.asarray(known_mask, "float32")
-    except (TypeError, ValueError):
-        raise ValueError(f"expected known_mask of numbers, received {known_mask!r:.60}") from None
-    try:
-        known = np.broadcast_to(known, shape)
-    except ValueError:
-        received = list(known.shape)
-        raise ValueError(f"expected known_mask {list(shape)} or {list(shape[1:])}, received {received}") from None
-    wrong = ~np.isin(known, (0, 1))
-    if wrong.any():
-        expected = "1 where a pixel is given and 0 elsewhere"
-        raise ValueError(f"expected known_mask of {expected}, received {known[wrong][0]:.4g} among others")
-    return known
 
 
 def signatures(model):
