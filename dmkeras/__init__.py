@@ -13,6 +13,7 @@ _HOME = {
     "DCGAN": "dmkeras.generative.dcgan",
     "FVSBN": "dmkeras.generative.fvsbn",
     "GAN": "dmkeras.generative.gan",
+    "InfoGAN": "dmkeras.generative.infogan",
     "NADE": "dmkeras.generative.nade",
     "PixelCNN": "dmkeras.generative.pixel_cnn",
     "PixelRNN": "dmkeras.generative.pixel_rnn",
