@@ -1,12 +1,19 @@
 """Laws of DCGAN: the architecture of the authors' code at every size, and what its discriminator sees."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 
+import dmkeras
 from dmkeras import DCGAN
+from dmkeras.data import batches
 from dmkeras.generative import dcgan
 from dmkeras.parts import adversarial
+from dmkeras.recipe import Recipe, run
+from tests import contract
+from tests.serving import refusals
 
 
 def kernels(network):
@@ -111,3 +118,92 @@ def test_a_size_without_stages_is_refused(shape):
 def test_sizes_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, received 0"):
         DCGAN((8, 8, 1), **{name: 0})
+
+
+def test_a_number_of_classes_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"num_classes must be at least 0 .* received -1"):
+        DCGAN((8, 8, 1), num_classes=-1)
+
+
+# With labels.
+
+
+def recipe(fast=False, epochs=2):
+    """Noise of three classes, a brightness each."""
+    labels = np.arange(24, dtype="int32") % 3
+    images = np.random.default_rng(0).random((24, 16, 16, 1), "float32") * (1 + labels[:, None, None, None]) / 3
+    model = DCGAN((16, 16, 1), latent_size=5, filters=4, average=0.5, num_classes=3)
+    data = lambda split, seed: batches((images, labels), 8, seed if split == "train" else None)
+    adam = lambda: keras.optimizers.Adam(1e-2)
+    options = {"d_optimizer": adam(), "g_optimizer": adam()}
+    return Recipe("test_dcgan", model, data, compile=options, epochs=epochs, improves=None)
+
+
+def states(folder):
+    """Weights and both optimizers' moments of the run in `folder`."""
+    model = dmkeras.load(folder / "runs/test_dcgan/0001/model.keras")
+    return [v.numpy() for v in (*model.weights, *model.d_optimizer.variables, *model.g_optimizer.variables)]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    return contract.train(recipe, tmp_path_factory.mktemp("labelled"))
+
+
+def test_with_labels_every_kernel_sees_the_class():
+    """The authors' kernels but for their two dense layers of 1024; no gains, and offsets where nothing normalises."""
+    model = DCGAN((28, 28, 1), filters=64, l2=2.5e-5, num_classes=10)
+    assert kernels(model.generator) == [(100 + 10, 7 * 7 * 128), (5, 5, 64, 128 + 10), (5, 5, 1, 64 + 10)]
+    assert kernels(model.discriminator) == [(5, 5, 1 + 10, 64), (5, 5, 64 + 10, 128), (7 * 7 * 128 + 10, 1)]
+    learned = [*model.generator.trainable_weights, *model.discriminator.trainable_weights]
+    assert [tuple(w.shape) for w in learned if w.name != "kernel"] == [(1,), (64,), (1,)]
+
+
+def test_training_with_labels_moves_every_weight(labelled):
+    contract.check_training(labelled)
+
+
+def test_a_model_with_labels_is_the_same_once_it_is_loaded(labelled, tmp_path):
+    model = labelled.recipe.model
+    model.save(tmp_path / "model.keras")
+    loaded = dmkeras.load(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    images, labels = (array.numpy() for array in next(iter(labelled.recipe.data("test", 0))))
+    np.testing.assert_array_equal(loaded((images, labels)), model((images, labels)))
+    np.testing.assert_array_equal(loaded.features(images), model.features(images))
+    np.testing.assert_array_equal(loaded.sample(4, 1), model.sample(4, 1))
+    for name in ("d_optimizer", "g_optimizer"):
+        pairs = zip(getattr(model, name).variables, getattr(loaded, name).variables, strict=True)
+        assert all(np.array_equal(state, again) for state, again in pairs)
+    loaded.train_on_batch(images, labels)
+
+
+def test_the_endpoints_of_a_model_with_labels_answer_as_the_model_does(labelled):
+    model, version = labelled.recipe.model, pathlib.Path(labelled.result["saved_model"])
+    batch = tuple(array[:3] for array in next(iter(labelled.recipe.data("test", 0))))
+    feeds = {**contract.requests(model, np.zeros(3)), "call": batch}
+    contract.check_endpoints(contract.check_answers(model, feeds), feeds, version)
+    refusals.check(version)
+
+
+def test_training_with_labels_goes_on_after_a_stop_as_if_there_was_none(tmp_path):
+    flags = ["--no-export", "--epochs", "2"]
+    run(recipe, [*flags, "--out", str(tmp_path / "whole")])
+    run(recipe, [*flags, "--out", str(tmp_path / "parts"), "--minutes", "0"])
+    run(recipe, ["--resume", "--no-export", "--out", str(tmp_path / "parts")])
+    for first, second in zip(states(tmp_path / "whole"), states(tmp_path / "parts"), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_features_are_those_of_a_discriminator_that_is_told_no_class():
+    model = DCGAN((16, 16, 1), latent_size=5, filters=3, num_classes=4)
+    images = np.random.default_rng(0).random((2, 16, 16, 1), "float32")
+    stages = [model.discriminator.get_layer(f"stage_{i}").output for i in range(2)]
+    network = keras.Model(tuple(model.discriminator.inputs), stages)
+
+    def expected(y):
+        maps = network((images, y.astype("float32")), training=False)
+        return np.concatenate([dcgan._grid_maxima(stage) for stage in maps], axis=1)
+
+    np.testing.assert_allclose(model.features(images), expected(np.zeros((2, 4))), rtol=1e-5)
+    assert np.abs(model.features(images) - expected(np.eye(4)[:2])).max() > 1e-3

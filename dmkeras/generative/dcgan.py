@@ -11,11 +11,17 @@ generated pictures as batches of their own. Inside, pixels are in [-1, 1]; at ev
 A size of 64 begins at 4x4, 32 at 4x4 with one stage less, 28 at 7x7 with two stages, 8 at 4x4 with one: sides are
 halved while they stay above 7. The widest maps stand at the smallest size, F at the last but one.
 
-Shapes:  B batch, H height, W width, C colours, Z latent size, F filters, N stages.
+With `num_classes` > 0 the pictures are labelled, as in the authors' MNIST code (mnist/train_cond_dcgan.py): the label
+stands beside z and the input of every further layer of G, and beside the input of every layer of D
+(parts/conditional.py). Normalisation has no gains and offsets then, which the paper found better (supplement).
+
+Shapes:  B batch, H height, W width, C colours, Z latent size, F filters, N stages, K classes.
 
 Deviations from the paper, each with its reason:
 - Moving statistics of momentum 0.9 draw and judge pictures one by one; the authors' code normalises by the batch at
   hand, where a picture would depend on its neighbours.
+- With labels the rest is the network for pictures without: the authors' MNIST code has a dense layer of 1024 more in G
+  and in D, sigmoid pixels and D's input in [0, 1].
 """
 
 import itertools
@@ -25,12 +31,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from dmkeras.parts import adversarial, latents
-from dmkeras.parts.checks import check_image_shape, check_images, whole_number
+from dmkeras.parts import adversarial, conditional, latents
+from dmkeras.parts.checks import check_image_shape, check_images, is_symbolic, whole_number
 
 GRID = 4  # the features of a convolution are pooled to GRID x GRID (section 5.1)
 
 
+@conditional.looks_at_labels
 @adversarial.two_networks
 @keras.saving.register_keras_serializable("dmkeras")
 class DCGAN(keras.Model):
@@ -45,6 +52,13 @@ class DCGAN(keras.Model):
     | sample | seed [B, 2] int32, one row per answer | images |
     | interpolate | a [B, Z], b [B, Z] float32 | images [B, 8, H, W, C] on the straight line from a to b |
 
+    With K > 0 classes a call takes a pair, (images, labels [B] of whole numbers from 0 to K - 1), `fit` and `evaluate`
+    take labels beside the pictures, and `serving_default`, `generate`, `sample` and `interpolate` have one input more:
+
+    | input | is |
+    | --- | --- |
+    | labels | [B] int32; what is below 0 or above K - 1 counts for the nearest class |
+
     Args:
         image_shape: (H, W, C) of one image; both sides halve at least once above 7.
         latent_size: Z.
@@ -52,10 +66,11 @@ class DCGAN(keras.Model):
         l2: strength of the penalty l2 / 2 |w|^2 on all kernels.
         objective: of G, `"non_saturating"` or `"minimax"`.
         average: decay of the averaged generator that draws the pictures; 0 draws by G itself.
+        num_classes: K; 0 for pictures without labels, or labels that are not used.
 
     Raises:
         ValueError: for sizes that make no network; `fit` and `evaluate` raise it for images of another shape or outside
-            [0, 1], the verbs for latents of another size.
+            [0, 1], the verbs for latents of another size, and with K > 0 all of them for labels that are no classes.
     """
 
     def __init__(
@@ -66,6 +81,7 @@ class DCGAN(keras.Model):
         l2=1e-5,
         objective="non_saturating",
         average=0.0,
+        num_classes=0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -73,10 +89,14 @@ class DCGAN(keras.Model):
         for name, size in (("latent_size", latent_size), ("filters", filters)):
             if whole_number(name, size) < 1:
                 raise ValueError(f"{name} must be at least 1, received {size}")
+        if whole_number("num_classes", num_classes) < 0:
+            raise ValueError(f"num_classes must be at least 0 (no labels), received {num_classes}")
         self.image_shape, self.latent_size, self.filters, self.l2 = tuple(image_shape), latent_size, filters, l2
+        self.num_classes = num_classes
         self.stages, self.start = adversarial.halvings(self.image_shape)
         adversarial.equip(self, self._generator(), self._discriminator(), objective, average)
-        self(keras.Input(self.image_shape))
+        images = keras.Input(self.image_shape)
+        self((images, keras.Input((), dtype="int32")) if num_classes else images)
 
     def _options(self, bias):
         return {
@@ -88,7 +108,8 @@ class DCGAN(keras.Model):
 
     def _normalized(self):
         gain = keras.initializers.RandomNormal(mean=1.0, stddev=0.02)
-        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gain, dtype=self.dtype_policy)
+        learned = {"gamma_initializer": gain} if not self.num_classes else {"center": False, "scale": False}
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, **learned)
 
     def _generator(self):
         policy, widest = {"dtype": self.dtype_policy}, self.filters * 2 ** (self.stages - 1)
@@ -100,7 +121,7 @@ class DCGAN(keras.Model):
             parts += [up, self._normalized(), layers.ReLU(**policy)]
         parts.append(layers.Conv2DTranspose(self.image_shape[-1], 5, 2, "same", **self._options(bias=True)))
         to_pixels = [layers.Activation("tanh", **policy), layers.Rescaling(0.5, 0.5, **policy)]
-        return keras.Sequential([*parts, *to_pixels], name="generator")
+        return conditional.network([*parts, *to_pixels], self.num_classes, "generator")
 
     def _discriminator(self):
         parts = [keras.Input(self.image_shape), layers.Rescaling(2.0, -1.0, dtype=self.dtype_policy)]
@@ -109,17 +130,22 @@ class DCGAN(keras.Model):
             parts += [self._normalized()] if stage else []
             parts.append(layers.LeakyReLU(0.2, dtype=self.dtype_policy, name=f"stage_{stage}"))
         logit = layers.Dense(1, **{**self._options(bias=True), "dtype": "float32"})
-        return keras.Sequential([*parts, layers.Flatten(dtype="float32"), logit], name="discriminator")
+        return conditional.network([*parts, layers.Flatten(dtype="float32"), logit], self.num_classes, "discriminator")
 
     def optimizers(self):
         """Of D and of G: the paper's Adam."""
         return [keras.optimizers.Adam(2e-4, beta_1=0.5) for _ in range(2)]
 
-    def call(self, images, training=False):
-        return self.discriminator(images, training=training)
+    def call(self, inputs, training=False):
+        images, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
+        if is_symbolic(labels):
+            labels = tf.cast(labels, "int32")  # the signature that Keras itself saves takes all inputs for floats
+        return conditional.given(self, labels).discriminator(images, training=training)
 
     def features(self, images):
         """What D's convolutions see, for a linear classifier (section 5.1): maxima over a 4x4 grid of all their maps.
+
+        With classes D is told none, y = 0: the features are for those who do not know the label.
 
         Args:
             images: [B, H, W, C] in [0, 1].
@@ -129,42 +155,64 @@ class DCGAN(keras.Model):
         """
         self.check_images(images)
         maps, found = tf.cast(images, "float32"), []
+        nothing = tf.zeros((tf.shape(maps)[0], self.num_classes))
         for layer in self.discriminator.layers:
-            maps = layer(maps, training=False)
+            if isinstance(layer, conditional.BesideLabels):
+                maps = layer(maps, nothing)
+            elif not isinstance(layer, layers.InputLayer):
+                maps = layer(maps, training=False)
             if layer.name.startswith("stage_"):
                 found.append(_grid_maxima(tf.cast(maps, "float32")))
         return tf.concat(found, axis=-1)
 
-    def generate(self, z):
-        """z [B, Z] -> images [B, H, W, C] float32 in [0, 1]."""
-        return latents.generate(self, latents.check_latents(self, z))
+    def generate(self, z, labels=None):
+        """z [B, Z] and, with classes, labels [B] -> images [B, H, W, C] float32 in [0, 1]."""
+        z = latents.check_latents(self, z)
+        return latents.generate(conditional.given(self, labels, z.shape[0]), z)
 
-    def sample(self, num_samples, seed=None):
-        """Draws [num_samples, H, W, C] float32; an integer `seed` gives the same again."""
-        return latents.sample(self, num_samples, seed)
+    def sample(self, num_samples, seed=None, labels=None):
+        """Draws [num_samples, H, W, C] float32; an integer `seed` gives the same again.
 
-    def interpolate(self, a, b, steps=latents.STEPS):
-        """Pictures on the straight lines from latents a to b, each [B, Z] -> [B, steps, H, W, C]."""
-        return latents.interpolate(self, a, b, steps)
+        With classes `labels` [num_samples] says of which; None draws them too, uniformly, as a function of the seed.
+        """
+        return conditional.sample(self, num_samples, seed, labels)
 
-    def arithmetic(self, plus, minus=()):
-        """The picture [H, W, C] of the means of `plus` less those of `minus`, lists of latents [N, Z] (section 6.3)."""
-        return latents.arithmetic(self, plus, minus)
+    def interpolate(self, a, b, steps=latents.STEPS, labels=None):
+        """Pictures on the straight lines from latents a to b, each [B, Z] -> [B, steps, H, W, C].
+
+        With classes each line stays within one, `labels` [B].
+        """
+        if self.num_classes:
+            labels = conditional.check_labels(labels, self.num_classes, latents.check_latents(self, a).shape[0])
+            labels = tf.repeat(labels, max(0, whole_number("steps", steps)))
+        return latents.interpolate(conditional.given(self, labels), a, b, steps)
+
+    def arithmetic(self, plus, minus=(), label=None):
+        """The picture [H, W, C] of the means of `plus` less those of `minus`, lists of latents [N, Z] (section 6.3).
+
+        With classes the picture is of one, the whole number `label`.
+        """
+        return latents.arithmetic(conditional.given(self, None if label is None else [label]), plus, minus)
 
     def check_images(self, images):
         check_images(images, self.image_shape)
 
     def train_step(self, data):
-        return adversarial.train_step(self, data)
+        return adversarial.train_step(self._given(data), data)
 
     def test_step(self, data):
-        return adversarial.test_step(self, data)
+        return adversarial.test_step(self._given(data), data)
+
+    def _given(self, data):
+        """The model with the labels of a batch filled in, which without classes are not used."""
+        _, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return conditional.given(self, labels) if self.num_classes else self
 
     def signatures(self):
-        return latents.signatures(self)
+        return (conditional if self.num_classes else latents).signatures(self)
 
     def get_config(self):
-        own = ("image_shape", "latent_size", "filters", "l2", "objective", "average")
+        own = ("image_shape", "latent_size", "filters", "l2", "objective", "average", "num_classes")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 

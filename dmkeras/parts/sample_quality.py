@@ -18,9 +18,9 @@ Deviation from the papers: whole sets, no mean over splits or random subsets, so
 
 import numpy as np
 
-from dmkeras.parts.checks import check_images, whole_number
+from dmkeras.parts.checks import whole_number
+from dmkeras.parts.nearest_pictures import blocks, check_sets, memorised, squared_distances
 
-BLOCK = 512  # rows of a matrix of pairs at a time
 BATCH = 256  # pictures that a referee sees at a time
 
 
@@ -78,41 +78,14 @@ def precision_recall(real, fake, k=3):
     if whole_number("k", k) < 1:
         raise ValueError(f"k must be at least 1, received {k}")
     real, fake = _two_sets(real, fake, least=k + 1)
-    real, fake = real - real.mean(axis=0), fake - real.mean(axis=0)  # for the rounding of _squares
+    real, fake = real - real.mean(axis=0), fake - real.mean(axis=0)  # for the rounding of squared_distances
     radii = [_radii(x, k) for x in (real, fake)]
     precise, recalled = np.zeros(len(fake), bool), np.zeros(len(real), bool)
-    for rows in _blocks(real):
-        squares = _squares(real[rows], fake)
+    for rows in blocks(real):
+        squares = squared_distances(real[rows], fake)
         precise |= (squares <= radii[0][rows, None]).any(axis=0)
         recalled[rows] = (squares <= radii[1]).any(axis=1)
     return float(precise.mean()), float(recalled.mean())
-
-
-def nearest(samples, train):
-    """The nearest of train [M, H, W, C] to each of samples [N, H, W, C]: (indices [N], Euclidean distances [N])."""
-    samples, train = _pictures(samples, train)
-    flat = lambda images: images.reshape(len(images), -1).astype("float64")
-    least, indices = np.full(len(samples), np.inf), np.zeros(len(samples), int)
-    for known in _blocks(train):
-        candidates = flat(train[known])
-        for rows in _blocks(samples):
-            squares = _squares(flat(samples[rows]), candidates)
-            best = squares.argmin(axis=1)
-            found = np.take_along_axis(squares, best[:, None], axis=1)[:, 0]
-            closer = found < least[rows]
-            least[rows] = np.where(closer, found, least[rows])
-            indices[rows] = np.where(closer, best + known.start, indices[rows])
-    # From the differences themselves: a copy is at 0, not at what products leave of it.
-    apart = [np.linalg.norm(flat(samples[rows]) - flat(train[indices[rows]]), axis=1) for rows in _blocks(samples)]
-    return indices, np.concatenate(apart)
-
-
-def memorised(samples, train, held_out):
-    """Mean distance of samples to the nearest of train over that of held-out pictures: near 1 like these, 0 copies."""
-    unseen = nearest(held_out, train)[1].mean()
-    if not unseen:
-        raise ValueError("expected held-out pictures that are not in train, received copies alone; split the data")
-    return float(nearest(samples, train)[1].mean() / unseen)
 
 
 def report(referee, fake, test, train):
@@ -124,7 +97,7 @@ def report(referee, fake, test, train):
         test: [M, H, W, C] of the data, which neither the generator nor the referee was trained on; likewise.
         train: [L, H, W, C] that the generator was trained on.
     """
-    fake, test, train = _pictures(fake, test, train)
+    fake, test, train = check_sets(fake, test, train)
     seen = [_asked(lambda images: referee.features(images)["features"], images) for images in (test, fake)]
     logits = _asked(referee, fake).astype("float64")
     chances = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -148,10 +121,6 @@ def _asked(function, images):
     return np.concatenate([np.asarray(function(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
 
 
-def _blocks(rows):
-    return [slice(i, i + BLOCK) for i in range(0, len(rows), BLOCK)]
-
-
 def _root(covariance):
     """Its symmetric square root; what rounding leaves below 0 counts as 0."""
     values, vectors = np.linalg.eigh(covariance)
@@ -161,7 +130,7 @@ def _root(covariance):
 def _kernel_sums(x, y, same=False):
     """sum_j k(x_i, y_j) [N] and sum_i k(x_i, y_j) [M]; without pairs i = j where both are the same set."""
     of_x, of_y = np.zeros(len(x)), np.zeros(len(y))
-    for rows in _blocks(x):
+    for rows in blocks(x):
         values = (x[rows] @ y.T / x.shape[1] + 1) ** 3
         if same:
             values[np.arange(len(values)), np.arange(len(values)) + rows.start] = 0
@@ -170,17 +139,9 @@ def _kernel_sums(x, y, same=False):
     return of_x, of_y
 
 
-def _squares(x, y):
-    """Squared distances [N, M] of rows; those that rounding cannot tell from 0 are 0."""
-    scale = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)
-    squares = scale - 2 * x @ y.T
-    squares[squares < 1e-13 * scale] = 0
-    return squares
-
-
 def _radii(x, k):
     """Squared distance of each row to the k-th nearest other row."""
-    return np.concatenate([np.partition(_squares(x[rows], x), k, axis=1)[:, k] for rows in _blocks(x)])
+    return np.concatenate([np.partition(squared_distances(x[rows], x), k, axis=1)[:, k] for rows in blocks(x)])
 
 
 def _two_sets(a, b, least):
@@ -205,12 +166,3 @@ def _rows(name, x):
     if not np.isfinite(x).all():
         raise ValueError(f"expected {name} of finite numbers, received {(~np.isfinite(x)).sum()} that are not")
     return x.astype("float64")
-
-
-def _pictures(*sets):
-    sets = [np.asarray(images) for images in sets]
-    for images in sets:
-        if images.ndim != 4 or not len(images):
-            raise ValueError(f"expected images [N, H, W, C], received {list(images.shape)}")
-        check_images(images, sets[-1].shape[1:])
-    return sets

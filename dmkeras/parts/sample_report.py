@@ -1,6 +1,7 @@
 """What every recipe of a generator reports: measures against the test split, samples, lines, neighbours in training.
 
-A model that is reported has `sample(num_samples, seed)`, `interpolate(a, b, steps)` of latents and `latent_size`.
+A model that is reported has `sample(num_samples, seed)`, `interpolate(a, b, steps)` of latents and `latent_size`; where
+its latents are not uniform alone, `codes(seed)` gives their kinds and `pack(*kinds)` joins them, as InfoGAN's do.
 
 Shapes:  N pictures, H height, W width, C colours.
 """
@@ -9,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from dmkeras.parts import latents, sample_quality
+from dmkeras.parts import latents, nearest_pictures, sample_quality
 from dmkeras.parts.seeds import row_seeds
 
 
@@ -49,9 +50,10 @@ def sheets(model, train, grid, labelled_rows):
         labelled_rows: `dmkeras.figures.labelled_rows`.
     """
     samples = model.sample(100, seed=0).numpy()
-    ends = latents.latent(model, row_seeds(16, 0))
+    seeds = row_seeds(16, 0)
+    ends = model.pack(*model.codes(seeds)) if hasattr(model, "codes") else latents.latent(model, seeds)
     lines = model.interpolate(ends[:8], ends[8:], steps=10)
-    nearest, _ = sample_quality.nearest(samples[:10], train)
+    nearest, _ = nearest_pictures.nearest(samples[:10], train)
     rows = {"sample": samples[:10], "nearest": train[nearest]}
     look = {"ground": (200, 200, 200)}
     return {

@@ -5,6 +5,7 @@ import pytest
 from scipy import linalg, ndimage, stats
 from sklearn.datasets import load_digits
 
+from dmkeras.parts import nearest_pictures
 from dmkeras.parts import sample_quality as quality
 
 GENERATOR = np.random.default_rng(0)
@@ -185,7 +186,7 @@ def test_the_order_of_rows_and_the_size_of_blocks_do_not_matter(name, monkeypatc
     np.testing.assert_allclose(SCALARS[name](generator.permutation(A), generator.permutation(B)), expected, rtol=1e-9)
     np.testing.assert_allclose(SCALARS[name](A.astype("float32"), B.astype("float32")), expected, rtol=1e-4)
     for block in (1, 7, 41, 60):
-        monkeypatch.setattr(quality, "BLOCK", block)
+        monkeypatch.setattr(nearest_pictures, "BLOCK", block)
         np.testing.assert_allclose(SCALARS[name](A, B), expected, rtol=1e-9)
 
 
@@ -292,33 +293,9 @@ def test_precision_falls_with_junk_and_recall_with_modes_that_are_missing(genera
         assert abs(recall - full[1] * (1 - share)) < 0.07
 
 
-# --- neighbours -----------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------------------------
 
 TRAIN, UNSEEN = np.split(GENERATOR.random((50, 3, 4, 2)), [30])
-
-
-@pytest.mark.parametrize("block", [4, 512])
-def test_the_nearest_picture_is_that_of_a_search_one_by_one(block, monkeypatch):
-    monkeypatch.setattr(quality, "BLOCK", block)
-    indices, distances = quality.nearest(UNSEEN.astype("float32"), TRAIN)
-    apart = np.sqrt(((UNSEEN[:, None] - TRAIN) ** 2).sum(axis=(2, 3, 4)))
-    np.testing.assert_array_equal(indices, apart.argmin(axis=1))
-    np.testing.assert_allclose(distances, apart.min(axis=1), rtol=1e-6)
-    indices, distances = quality.nearest(TRAIN[[7, 29, 0]], TRAIN)
-    assert (indices.tolist(), distances.tolist()) == ([7, 29, 0], [0, 0, 0])
-
-
-def test_copies_are_memorised_and_unseen_pictures_are_not(generator):
-    assert quality.memorised(TRAIN[5:15], TRAIN, UNSEEN) == 0
-    assert quality.memorised(UNSEEN, TRAIN, UNSEEN) == 1
-    near = np.clip(TRAIN + 0.01 * generator.normal(size=TRAIN.shape), 0, 1)
-    assert 0 < quality.memorised(near, TRAIN, UNSEEN) < 0.1
-    assert 0.9 < quality.memorised(generator.random(UNSEEN.shape), TRAIN, UNSEEN) < 1.1
-    with pytest.raises(ValueError, match="held-out pictures that are not in train"):
-        quality.memorised(UNSEEN, TRAIN, TRAIN[:3])
-
-
-# --- the report -----------------------------------------------------------------------------------------------------
 
 
 class Referee:
@@ -355,7 +332,7 @@ def test_the_report_holds_every_measure_of_what_the_referee_sees(monkeypatch, ge
         "class_entropy": quality.class_coverage(chances)[1],
         "precision": quality.precision_recall(real, drawn)[0],
         "recall": quality.precision_recall(real, drawn)[1],
-        "memorised": quality.memorised(fake, TRAIN, UNSEEN),
+        "memorised": nearest_pictures.memorised(fake, TRAIN, UNSEEN),
     }
     assert list(found) == list(expected)
     for name, value in expected.items():
@@ -419,10 +396,5 @@ def test_what_is_no_table_of_probabilities_is_refused(measure, wrong):
     ],
 )
 def test_pictures_that_do_not_fit_are_refused(fake, words):
-    for measure in (
-        lambda images: quality.nearest(images, TRAIN),
-        lambda images: quality.memorised(images, TRAIN, UNSEEN),
-        lambda images: quality.report(Referee(), images, UNSEEN, TRAIN),
-    ):
-        with pytest.raises(ValueError, match=words):
-            measure(fake)
+    with pytest.raises(ValueError, match=words):
+        quality.report(Referee(), fake, UNSEEN, TRAIN)
