@@ -12,9 +12,9 @@ from dmkeras.data import binarization as binary
 from dmkeras.parts import code_report
 from dmkeras.recipe import Recipe, run
 
-DEFAULTS = {  # noise_size, filters, hidden_size, head_size, epochs, batch_size
-    "digits": (62, 32, 256, 64, 150, 64),
-    "mnist": (62, 64, 1024, 128, 13, 128),
+DEFAULTS = {  # noise_size, filters, hidden_size, head_size, epochs, batch_size, learning rates of D and of G
+    "digits": (62, 32, 256, 64, 120, 64, 1e-3, 1e-3),
+    "mnist": (62, 64, 1024, 128, 13, 128, 2e-4, 1e-3),
 }
 
 
@@ -36,15 +36,15 @@ def recipe(
     average=0.0,
     epochs: int | None = None,
     batch_size: int | None = None,
-    d_learning_rate=2e-4,
-    g_learning_rate=1e-3,
+    d_learning_rate: float | None = None,
+    g_learning_rate: float | None = None,
 ):
-    """InfoGAN: Adam for both players, G five times as fast; the codes' error after matching, beside k-means."""
-    small = (None, 8, 32, 16, 4, None) if fast else (None,) * 6
-    given = (noise_size, filters, hidden_size, head_size, epochs, batch_size)
+    """InfoGAN: Adam for both players; the error of the categorical code after matching, beside k-means."""
+    small = (None, 8, 32, 16, 4, None, None, None) if fast else (None,) * 8
+    given = (noise_size, filters, hidden_size, head_size, epochs, batch_size, d_learning_rate, g_learning_rate)
     defaults = DEFAULTS.get(data, DEFAULTS["mnist"])
     chosen = [next(x for x in options if x is not None) for options in zip(given, small, defaults)]
-    noise_size, filters, hidden_size, head_size, epochs, batch_size = chosen
+    noise_size, filters, hidden_size, head_size, epochs, batch_size, d_rate, g_rate = chosen
     source = {"data_dir": data_dir, "download": download}
     images, batched = binary.splits(data, "none", batch_size, **source)
     model = dmkeras.InfoGAN(
@@ -67,8 +67,8 @@ def recipe(
         model,
         batched,
         compile={
-            "d_optimizer": keras.optimizers.Adam(d_learning_rate, beta_1=0.5),
-            "g_optimizer": keras.optimizers.Adam(g_learning_rate, beta_1=0.5),
+            "d_optimizer": keras.optimizers.Adam(d_rate, beta_1=0.5),
+            "g_optimizer": keras.optimizers.Adam(g_rate, beta_1=0.5),
             "steps_per_execution": 10,
         },
         epochs=epochs,
