@@ -39,7 +39,7 @@ def recipe(
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     latent_size, filters, epochs, batch_size, learning_rate = settings
     source = {"data_dir": data_dir, "download": download}
-    images, batched = binary.splits(data, "none", batch_size, **source)
+    images, batched = binary.splits(data, "none", batch_size, drop_remainder=True, **source)
     model = dmkeras.DCGAN(images["train"].shape[1:], latent_size, filters, l2, average=average)
     adam = lambda: keras.optimizers.Adam(learning_rate, beta_1=0.5)
 

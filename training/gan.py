@@ -42,7 +42,7 @@ def recipe(
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     latent_size, hidden_size, maxout_units, epochs, batch_size, learning_rate = settings
     source = {"data_dir": data_dir, "download": download}
-    images, batched = binary.splits(data, "none", batch_size, **source)
+    images, batched = binary.splits(data, "none", batch_size, drop_remainder=True, **source)
     sizes = {"latent_size": latent_size, "hidden_size": hidden_size, "maxout_units": maxout_units}
     model = dmkeras.GAN(images["train"].shape[1:], **sizes, objective=objective, average=average)
 

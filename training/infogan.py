@@ -46,7 +46,7 @@ def recipe(
     chosen = [next(x for x in options if x is not None) for options in zip(given, small, defaults)]
     noise_size, filters, hidden_size, head_size, epochs, batch_size, d_rate, g_rate = chosen
     source = {"data_dir": data_dir, "download": download}
-    images, batched = binary.splits(data, "none", batch_size, **source)
+    images, batched = binary.splits(data, "none", batch_size, drop_remainder=True, **source)
     model = dmkeras.InfoGAN(
         images["train"].shape[1:],
         noise_size,

@@ -65,13 +65,14 @@ def _drawn(name, split, protocol):
     return name == "mnist_binarized" or (name == "mnist" and fixed)
 
 
-def splits(name, protocol, batch_size, **source):
+def splits(name, protocol, batch_size, *, drop_remainder=False, **source):
     """What a recipe needs of a data set: its pictures, and the batches of them.
 
     Args:
         name: as for `images`, like protocol and the options of `source`.
         protocol: see there.
         batch_size: pictures.
+        drop_remainder: whether a last, smaller batch of train is left out.
         **source: see there.
 
     Returns:
@@ -81,7 +82,8 @@ def splits(name, protocol, batch_size, **source):
     arrays = {split: images(name, split, protocol, **source) for split in ("train", "validation", "test")}
 
     def batched(split, seed):
-        dataset = batches(arrays[split], batch_size, seed if split == "train" else None)
+        train = split == "train"
+        dataset = batches(arrays[split], batch_size, seed if train else None, drop_remainder and train)
         return draw(dataset, seed) if protocol == "dynamic" else dataset
 
     return arrays, batched
