@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import special, stats
+from scipy.spatial import distance
 
 import dmkeras
 from dmkeras.generative import infogan
@@ -205,8 +206,8 @@ def expected_metrics(model, images):
     real, made = (np.asarray(model(x)["logit"], "float64") for x in (images, fake))
     found = {"d_loss": np.mean(np.logaddexp(0, -real)) + np.mean(np.logaddexp(0, made))}
     found["g_loss"] = np.mean(np.logaddexp(0, -made))
-    step = lambda x: np.abs(x - np.roll(x, 1, axis=0)).mean()
-    found["diversity"] = step(fake) / step(images)
+    apart = lambda x: distance.cdist(*(x.reshape(len(x), -1).astype("float64"),) * 2) + np.diag([np.inf] * len(x))
+    found["diversity"] = apart(fake).min(axis=1).mean() / apart(images).min(axis=1).mean()
     if logits:
         log_q = [
             np.sum(c * special.log_softmax(a, axis=1), axis=1) + np.log(a.shape[1]) for c, a in zip(categories, logits)

@@ -34,9 +34,10 @@ def recipe(
     learning_rate: float | None = None,
 ):
     """Deep convolutional GAN: Adam for both players; measures by a classifier's features, and D's features."""
-    given = (latent_size, filters or (8 if fast else None), epochs or (4 if fast else None), batch_size, learning_rate)
+    small = (None, 8, 4, None, None) if fast else (None,) * 5
+    given = (latent_size, filters, epochs, batch_size, learning_rate)
     defaults = DEFAULTS.get(data, DEFAULTS["mnist"])
-    settings = [default if value is None else value for value, default in zip(given, defaults)]
+    settings = [next(x for x in options if x is not None) for options in zip(given, small, defaults)]
     latent_size, filters, epochs, batch_size, learning_rate = settings
     source = {"data_dir": data_dir, "download": download}
     images, batched = binary.splits(data, "none", batch_size, drop_remainder=True, **source)

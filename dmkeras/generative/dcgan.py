@@ -20,6 +20,10 @@ Shapes:  B batch, H height, W width, C colours, Z latent size, F filters, N stag
 Deviations from the paper, each with its reason:
 - Moving statistics of momentum 0.9 draw and judge pictures one by one; the authors' code normalises by the batch at
   hand, where a picture would depend on its neighbours.
+- The penalty is on kernels; theirs is on gains and offsets, too, which it would draw to 0.
+- Biases stand where no normalisation has its own: G's last layer, D's first and its logit, where theirs has none.
+- A batch of pictures serves a step of D and a step of G (algorithm 1 of the first GAN paper); theirs takes a new one
+  for each, so that an epoch of theirs has half as many steps. Padding is Keras's, 1 before and 2 after; theirs 2 and 2.
 - With labels the rest is the network for pictures without: the authors' MNIST code has a dense layer of 1024 more in G
   and in D, sigmoid pixels and D's input in [0, 1].
 """

@@ -35,6 +35,7 @@ from keras import layers
 
 from dmkeras.parts import adversarial, latents
 from dmkeras.parts.checks import check_image_shape, check_images, whole_number
+from dmkeras.parts.collapse import relative_diversity
 from dmkeras.parts.latent_codes import LatentCodes, join
 from dmkeras.parts.seeds import row_seeds
 
@@ -72,9 +73,9 @@ class InfoGAN(keras.Model):
     | sample | seed [B, 2] int32, one row per answer | images |
     | interpolate | a [B, T], b [B, T] float32, of `pack` | images [B, 8, H, W, C] on the straight line from a to b |
 
-    With several categorical codes their names are categories_0, category_logits_0, categories_1 ...; what a model does
-    not have is left out. `generate` the method refuses categories that are not one-hot; the endpoint, which cannot,
-    takes the largest entry of a row for the 1.
+    `pack` sets noise, categories and continuous side by side, in this order. With several categorical codes their names
+    are categories_0, category_logits_0, categories_1 ...; what a model does not have is left out. `generate` the method
+    refuses categories that are not one-hot; the endpoint, which cannot, takes the largest entry of a row for the 1.
 
     Args:
         image_shape: (H, W, C) of one image; both sides halve at least once above 7.
@@ -298,14 +299,14 @@ class InfoGAN(keras.Model):
         return {**({"category_weight": sum(bounds.values())} if bounds else {}), **continuous}
 
     def _told(self, d_loss, g_loss, fake, images, information):
-        diversity = adversarial.relative_diversity(tf.cast(fake, "float32"), images)
-        return adversarial.tracked(self, d_loss, g_loss, diversity, *information.values())
+        losses = d_loss, g_loss, relative_diversity(fake, images)
+        return adversarial.tracked(self, tf.shape(images)[0], *losses, *information.values())
 
     def _weighed(self, information):
         return sum(getattr(self, weight) * nats for weight, nats in information.items())
 
     def test_step(self, data):
-        """The same of networks that stay as they are, on latents that are the same each time."""
+        """The same of networks that stay as they are, on latents that are the same for each batch."""
         images = tf.cast(keras.utils.unpack_x_y_sample_weight(data)[0], "float32")
         codes = self.layout.of_rows(row_seeds(tf.shape(images)[0], 0))
         fake = latents.generate(self, join(codes))

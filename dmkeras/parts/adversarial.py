@@ -22,10 +22,10 @@ import tensorflow as tf
 
 from dmkeras.parts import latents
 from dmkeras.parts.checks import looks_at_first_batch
+from dmkeras.parts.collapse import Watch, relative_diversity
 from dmkeras.parts.seeds import row_seeds
 
 OBJECTIVES = ("non_saturating", "minimax")
-SURE, ALIKE = 0.1, 0.1  # collapse: D's loss (2 ln 2 = 1.39 is a guess), and diversity (1 is that of the data)
 
 
 def discriminator_loss(real, fake):
@@ -38,26 +38,19 @@ def generator_loss(fake, objective="non_saturating"):
     return tf.reduce_mean(tf.nn.softplus(-fake) if objective == "non_saturating" else -tf.nn.softplus(fake))
 
 
-def diversity(images):
-    """Mean absolute difference of neighbours in a batch [B, H, W, C]: 0 if all pictures are one."""
-    return tf.reduce_mean(tf.abs(images - tf.roll(images, 1, axis=0)))
-
-
-def relative_diversity(fake, images):
-    """That of generated pictures over that of pictures of the data; 0 where those are one."""
-    return tf.math.divide_no_nan(diversity(fake), diversity(tf.cast(images, fake.dtype)))
-
-
 # --- a model of two networks ----------------------------------------------------------------------------------------
 
 
 def two_networks(model):
     """A class decorator: two optimizers that survive save and reload, and `fit` that says when training collapses.
 
-    `compile(d_optimizer, g_optimizer, **options)`: None takes the class's own `optimizers()`.
+    `compile(d_optimizer, g_optimizer, **options)`: for None stands the class's own of `optimizers()`. ValueError for
+    one instance for both, whose moments would mix, and for `optimizer`; `fit` raises it for weights of samples.
     """
 
     def compile(self, d_optimizer=None, g_optimizer=None, **options):
+        if "optimizer" in options or (d_optimizer is g_optimizer and isinstance(d_optimizer, keras.Optimizer)):
+            raise ValueError("expected d_optimizer and g_optimizer, two instances or names, received one for both")
         own = self.optimizers()
         given = [keras.optimizers.get(g or o) for g, o in zip((d_optimizer, g_optimizer), own)]
         if self.dtype_policy.name == "mixed_float16":
@@ -88,8 +81,11 @@ def two_networks(model):
 
     @functools.wraps(fit)
     def watched_fit(self, *args, callbacks=None, **kwargs):
-        watch = [] if isinstance(callbacks, keras.callbacks.CallbackList) else [Watch()]
-        return fit(self, *args, callbacks=[*(callbacks or []), *watch] if watch else callbacks, **kwargs)
+        if any(kwargs.get(name) is not None for name in ("sample_weight", "class_weight")):
+            raise ValueError("expected pictures that count alike, received weights of samples; repeat pictures instead")
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [*keras.tree.flatten(callbacks or []), Watch()]
+        return fit(self, *args, callbacks=callbacks, **kwargs)
 
     model.fit = watched_fit
     return model
@@ -140,21 +136,23 @@ def train_step(model, data):
         scaled = model.g_optimizer.scale_loss(g_loss + penalties(model.generator))
     model.g_optimizer.apply(tape.gradient(scaled, variables), variables)
     follow(model)
-    return tracked(model, d_loss, g_loss, relative_diversity(fake, images))
+    return tracked(model, count, d_loss, g_loss, relative_diversity(fake, images))
 
 
 def test_step(model, data):
-    """The same losses of networks that stay as they are, on latents that are the same each time."""
+    """The same losses of networks that stay as they are, on latents that are the same for each batch."""
     images, *_ = keras.utils.unpack_x_y_sample_weight(data)
-    fake = latents.generate(model, latents.latent(model, row_seeds(tf.shape(images)[0], 0)))
+    count = tf.shape(images)[0]
+    fake = latents.generate(model, latents.latent(model, row_seeds(count, 0)))
     real_logits, fake_logits = (model.discriminator(x, training=False) for x in (images, fake))
     losses = discriminator_loss(real_logits, fake_logits), generator_loss(fake_logits, model.objective)
-    return tracked(model, *losses, relative_diversity(fake, images))
+    return tracked(model, count, *losses, relative_diversity(fake, images))
 
 
-def tracked(model, *values):
+def tracked(model, count, *values):
+    """{name: mean so far} with these means over `count` pictures."""
     for tracker, value in zip(model.trackers, values, strict=True):
-        tracker.update_state(value)
+        tracker.update_state(value, tf.cast(count, "float32"))
     return {tracker.name: tracker.result() for tracker in model.trackers}
 
 
@@ -176,18 +174,3 @@ def kept(network):
     yield
     for weight, value in before:
         weight.assign(value)
-
-
-class Watch(keras.callbacks.Callback):
-    """Says at an epoch's end that D is sure of everything, or that G makes one and the same picture."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs = {"d_loss": SURE, "diversity": ALIKE, **(logs or {})}
-        if logs["d_loss"] < SURE:
-            told = f"D tells all pictures of G from the data (d_loss {logs['d_loss']:.3f}), and G learns little"
-            print(f"epoch {epoch + 1}: {told}", flush=True)
-        if logs["diversity"] < ALIKE:
-            told = (
-                f"the pictures of G resemble one another ({logs['diversity']:.3f} of the data's diversity): a collapse"
-            )
-            print(f"epoch {epoch + 1}: {told}", flush=True)

@@ -71,8 +71,11 @@ class LatentCodes:
         return found
 
     def _checked(self, name, value):
-        value, size = tf.cast(value, "float32"), self.sizes[name]
+        size = self.sizes[name]
         remedy = f"; tf.one_hot(numbers, {size}) makes them" if name in self.categories else ""
+        if not is_symbolic(value) and np.asarray(value).dtype.kind not in "fiu":
+            raise ValueError(f"expected {name} [B, {size}] of numbers, received {type(value).__name__}{remedy}")
+        value = tf.cast(value, "float32")
         if value.shape.rank != 2 or value.shape[-1] != size:
             raise ValueError(f"expected {name} [B, {size}], received {list(value.shape)}{remedy}")
         if is_symbolic(value):

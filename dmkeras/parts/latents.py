@@ -9,9 +9,10 @@ Shapes:  B batch, H height, W width, C colours, Z latent size, S steps of an int
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts.checks import whole_number
+from dmkeras.parts.checks import is_symbolic, whole_number
 from dmkeras.parts.seeds import row_seeds, uniforms
 
 STEPS = 8  # of the interpolations that are served
@@ -65,11 +66,16 @@ def arithmetic(model, plus, minus=()):
 
 
 def check_latents(model, z):
-    """`z` as float32; ValueError unless it is [B, Z]."""
-    z = tf.cast(z, "float32")
-    if z.shape.rank != 2 or z.shape[-1] != model.latent_size:
+    """`z` as float32; ValueError unless it is [B, Z] of finite numbers."""
+    if not is_symbolic(z):
+        z = np.asarray(z)
+        if z.dtype.kind not in "fiu" or not np.isfinite(z).all():
+            raise ValueError(
+                f"expected latents [B, {model.latent_size}] of finite numbers, received others ({z.dtype})"
+            )
+    if len(z.shape) != 2 or z.shape[-1] != model.latent_size:
         raise ValueError(f"expected latents [B, {model.latent_size}], received {list(z.shape)}")
-    return z
+    return tf.cast(z, "float32")
 
 
 def signatures(model):
