@@ -307,7 +307,11 @@ def gradients(model, network):
         fake = model.generator(tf.concat(list(codes.values()), axis=1), training=True)
         real, answer = (model.discriminator(x, training=True) for x in (IMAGES, fake))
         if network is model.generator:
-            value = tf.reduce_mean(tf.math.log_sigmoid(answer["logit"]))
+            logits = answer["logit"]
+            value = (
+                tf.math.log_sigmoid(logits) if model.objective == "non_saturating" else -tf.math.log_sigmoid(-logits)
+            )
+            value = tf.reduce_mean(value)
         else:
             value = tf.reduce_mean(tf.math.log_sigmoid(real["logit"]) + tf.math.log_sigmoid(-answer["logit"]))
         value += by_hand(model, codes, answer)
@@ -363,8 +367,18 @@ class DetachedGame(InfoGAN):
         return {**answer, "logit": tf.stop_gradient(answer["logit"])}
 
 
+class AnotherGame(InfoGAN):
+    """The objective that was not asked for."""
+
+    def _step_g(self, count):
+        self.objective = {"minimax": "non_saturating", "non_saturating": "minimax"}[self.objective]
+        return super()._step_g(count)
+
+
 @pytest.mark.parametrize("name", ["discriminator", "generator"])
-@pytest.mark.parametrize("options", [{}, {"num_categories": (3, 4)}], ids=["one", "several"])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_categories": (3, 4)}, {"objective": "minimax"}], ids=["one", "several", "minimax"]
+)
 def test_a_step_follows_the_gradient_of_equation_6(name, options):
     check_a_step_follows_equation_6(InfoGAN, name, **options)
 
@@ -379,11 +393,25 @@ def test_a_step_follows_the_gradient_of_equation_6(name, options):
         (DetachedGame, "generator"),
         (MeanThroughSoftmax, "discriminator"),
         (OtherCodes, "generator"),
+        (AnotherGame, "generator"),
     ],
 )
 def test_a_step_that_is_wrong_is_caught(faulty, name):
     with pytest.raises(AssertionError):
         check_a_step_follows_equation_6(faulty, name)
+
+
+def test_the_averaged_generator_follows_and_draws():
+    model = compiled(average=0.75)
+    mean = [weight.numpy() for weight in model.generator.weights]
+    for _ in range(2):
+        model.train_on_batch(IMAGES)
+        mean = [0.75 * m + 0.25 * weight.numpy() for m, weight in zip(mean, model.generator.weights, strict=True)]
+    for expected, found in zip(mean, model.averaged.weights, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    z = model.pack(*model.codes(row_seeds(2, 0)))
+    np.testing.assert_array_equal(model.sample(2, seed=0), model.averaged(z, training=False))
+    assert np.abs(model.sample(2, seed=0) - model.generator(z, training=False)).max() > 1e-4
 
 
 def test_a_compiled_step_is_a_step():

@@ -106,3 +106,10 @@ def test_pictures_have_the_levels_that_are_told(protocol, expected):
 def test_8_bit_pictures_have_256_levels_where_nothing_is_binarized():
     assert [binarization.levels("mnist", protocol) for protocol in binarization.PROTOCOLS] == [2, 2, 2, 256]
     assert binarization.levels("cifar10_excerpt:somewhere", "none") == 256
+
+
+def test_only_training_leaves_out_a_smaller_batch():
+    for drop, expected in ((True, {"train": [500, 500]}), (False, {"train": [500, 500, 297]})):
+        _, batched = binarization.splits("digits", "none", 500, drop_remainder=drop)
+        expected |= {"validation": [200], "test": [300]}
+        assert {split: [len(batch) for batch in batched(split, 0)] for split in expected} == expected

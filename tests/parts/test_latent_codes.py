@@ -99,6 +99,7 @@ NOISE, CODES, TURNS = np.zeros((2, 3)), eye(4, 1, 3), np.zeros((2, 2))
         ((NOISE, (), TURNS), "received 0; give several as a list"),
         ((NOISE[:, :2], CODES, TURNS), r"noise \[B, 3\], received \[2, 2\]"),
         ((NOISE + np.inf, CODES, TURNS), "noise of finite numbers"),
+        ((NOISE, None, TURNS), r"categories \[B, 4\] of numbers, received NoneType"),
         ((NOISE, CODES, None), r"continuous \[B, 2\], received \[2, 0\]"),
         ((NOISE, CODES, TURNS[:1]), r"of one batch, received noise \[2, 3\]"),
     ],

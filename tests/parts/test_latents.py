@@ -63,6 +63,9 @@ def test_concepts_are_added_and_taken_away_by_their_means(model):
     [
         (lambda model: model.generate(np.zeros((2, 5))), r"expected latents \[B, 6\], received \[2, 5\]"),
         (lambda model: model.generate(np.zeros(6)), r"received \[6\]"),
+        (lambda model: model.generate(np.full((2, 6), np.nan)), "of finite numbers"),
+        (lambda model: model.generate("latents"), "of finite numbers, received others"),
+        (lambda model: model.generate(None), "of finite numbers, received others"),
         (lambda model: model.interpolate(np.zeros((2, 6)), np.zeros((3, 6))), "received 2 and 3"),
         (lambda model: model.interpolate(np.zeros((2, 6)), np.zeros((2, 6)), 1), "at least 2 .* received 1"),
         (lambda model: model.arithmetic([np.zeros(6)]), r"expected latents \[B, 6\], received \[6\]"),
