@@ -179,7 +179,7 @@ KILLER = {"folder": None, "left": None}
 def killer(event, arguments):
     """An audit hook that lets `left` operations on files in `folder` pass, and no more."""
     operations = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile")
-    if KILLER["folder"] and event in operations and str(arguments[0]).startswith(KILLER["folder"]):
+    if KILLER and KILLER["folder"] and event in operations and str(arguments[0]).startswith(KILLER["folder"]):
         KILLER["left"] -= 1
         if KILLER["left"] < 0:
             raise Killed

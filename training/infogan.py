@@ -2,6 +2,10 @@
 
 python -m training.infogan                            digits, grey; `--fast`: in seconds
 python -m training.infogan --data mnist               the paper's sizes and 5000 steps; fashion_mnist likewise
+
+Error of the categorical code on test pictures, matched one-to-one on the training pictures, one core:
+digits     median .173 of seeds 0 to 4 (.150 to .203), 85 s each; k-means .213
+MNIST      .327, seed 0, 31 minutes with --precision mixed_bfloat16; k-means .482; the paper .05
 """
 
 import keras

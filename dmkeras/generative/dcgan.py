@@ -57,11 +57,8 @@ class DCGAN(keras.Model):
     | interpolate | a [B, Z], b [B, Z] float32 | images [B, 8, H, W, C] on the straight line from a to b |
 
     With K > 0 classes a call takes a pair, (images, labels [B] of whole numbers from 0 to K - 1), `fit` and `evaluate`
-    take labels beside the pictures, and `serving_default`, `generate`, `sample` and `interpolate` have one input more:
-
-    | input | is |
-    | --- | --- |
-    | labels | [B] int32; what is below 0 or above K - 1 counts for the nearest class |
+    take labels beside the pictures, and every endpoint takes `labels` [B] int32 beside its inputs, of which what is
+    below 0 or above K - 1 counts for the nearest class.
 
     Args:
         image_shape: (H, W, C) of one image; both sides halve at least once above 7.
