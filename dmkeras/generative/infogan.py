@@ -37,7 +37,7 @@ from dmkeras.parts import adversarial, latents
 from dmkeras.parts.checks import check_image_shape, check_images, whole_number
 from dmkeras.parts.collapse import relative_diversity
 from dmkeras.parts.latent_codes import LatentCodes, join
-from dmkeras.parts.seeds import row_seeds
+from dmkeras.parts.seeds import row_seeds, sample_seeds
 
 tfd = tfp.distributions
 LOG_VAR = -4.0, 2.0  # the range of a learned log-variance, without which L_I has no limit
@@ -249,9 +249,7 @@ class InfoGAN(keras.Model):
 
     def sample(self, num_samples, seed=None):
         """Draws [num_samples, H, W, C] float32; an integer `seed` gives the same again."""
-        if whole_number("num_samples", num_samples) < 1:
-            raise ValueError(f"num_samples must be at least 1, received {num_samples}")
-        return self.generate(*self.codes(row_seeds(num_samples, seed)))
+        return self.generate(*self.codes(sample_seeds(num_samples, seed)))
 
     def interpolate(self, a, b, steps=latents.STEPS):
         """Pictures on the straight lines from latents a to b of `pack`, each [B, T] -> [B, steps, H, W, C]."""

@@ -20,8 +20,8 @@ import tensorflow as tf
 from keras import layers
 
 from dmkeras.parts import latents
-from dmkeras.parts.checks import is_symbolic, whole_number
-from dmkeras.parts.seeds import row_seeds, uniforms
+from dmkeras.parts.checks import is_symbolic
+from dmkeras.parts.seeds import sample_seeds, uniforms
 
 
 @keras.saving.register_keras_serializable("dmkeras")
@@ -88,9 +88,7 @@ def classes(model, seed):
 
 def sample(model, num_samples, seed=None, labels=None):
     """num_samples pictures of `labels` [num_samples]; None: of classes drawn by the seed."""
-    if whole_number("num_samples", num_samples) < 1:
-        raise ValueError(f"num_samples must be at least 1, received {num_samples}")
-    rows = row_seeds(num_samples, seed)
+    rows = sample_seeds(num_samples, seed)
     if model.num_classes and labels is None:
         labels = classes(model, rows)
     return latents.generate(given(model, labels, num_samples), latents.latent(model, rows))

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from dmkeras.parts.checks import is_symbolic, whole_number
-from dmkeras.parts.seeds import row_seeds, uniforms
+from dmkeras.parts.seeds import sample_seeds, uniforms
 
 STEPS = 8  # of the interpolations that are served
 
@@ -36,9 +36,7 @@ def generate(model, z):
 
 def sample(model, num_samples, seed=None):
     """num_samples pictures, float32; an integer `seed` gives the same again."""
-    if whole_number("num_samples", num_samples) < 1:
-        raise ValueError(f"num_samples must be at least 1, received {num_samples}")
-    return generate(model, latent(model, row_seeds(num_samples, seed)))
+    return generate(model, latent(model, sample_seeds(num_samples, seed)))
 
 
 def interpolate(model, a, b, steps=STEPS):

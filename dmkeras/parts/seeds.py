@@ -19,6 +19,13 @@ def row_seeds(count, seed=None):
     return tf.stack([tf.fill([count], tf.constant(first, "int32")), tf.range(count)], axis=1)
 
 
+def sample_seeds(num_samples, seed=None):
+    """`row_seeds` of what a caller of `sample` gives; ValueError unless that is at least one picture."""
+    if whole_number("num_samples", num_samples) < 1:
+        raise ValueError(f"num_samples must be at least 1, received {num_samples}")
+    return row_seeds(num_samples, seed)
+
+
 @tf.function(reduce_retracing=True, autograph=False)
 def uniforms(seed, count):
     """seed [B, 2] int32 -> uniform numbers [count, B] in [0, 1); a column depends on its row of `seed` alone."""
