@@ -120,8 +120,13 @@ def test_sizes_below_one_are_refused(name):
         DCGAN((8, 8, 1), **{name: 0})
 
 
+def test_a_penalty_below_zero_is_refused():
+    with pytest.raises(ValueError, match="l2 must be at least 0 and finite, received -1"):
+        DCGAN((8, 8, 1), l2=-1)
+
+
 def test_a_number_of_classes_below_zero_is_refused():
-    with pytest.raises(ValueError, match=r"num_classes must be at least 0 .* received -1"):
+    with pytest.raises(ValueError, match="num_classes must be at least 0, received -1"):
         DCGAN((8, 8, 1), num_classes=-1)
 
 

@@ -664,15 +664,27 @@ def test_one_picture_and_pictures_with_labels_train():
         ({"num_continuous": -1}, "num_continuous must be at least 0"),
         ({"num_categories": (), "num_continuous": 0}, "no code to infer; use DCGAN"),
         ({"filters": 0}, "filters must be at least 1"),
-        ({"leaky_slope": -0.1}, "leaky_slope must be from 0 to 1"),
+        ({"average": "0.9"}, "average must be a number, received '0.9'"),
+        ({"average": 1}, "average must be at least 0 and less than 1, received 1.0"),
+        ({"leaky_slope": -0.1}, "leaky_slope must be at least 0 and less than 1"),
         ({"category_weight": -1.0}, "category_weight must be at least 0"),
         ({"continuous_weight": np.nan}, "continuous_weight must be at least 0"),
+        ({"continuous_weight": np.inf}, "continuous_weight must be at least 0 and finite, received inf"),
         ({"objective": "wasserstein"}, "received 'wasserstein'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         InfoGAN(**{"image_shape": (8, 8, 1), **SIZES, **arguments})
+
+
+def test_sizes_may_be_numpys():
+    eight, ten = np.int64(8), np.array([10, 3])
+    model = InfoGAN(
+        (eight, eight, np.int32(1)), *np.array([6, 4, 2]), filters=eight, hidden_size=eight, head_size=eight
+    )
+    assert model.get_config() == InfoGAN((8, 8, 1), 6, 4, 2, 8, 8, 8).get_config() | {"name": model.name}
+    assert InfoGAN((8, 8, 1), 6, list(ten), 2, 8, 8, 8).num_categories == (10, 3)
 
 
 def test_pictures_out_of_range_are_refused():

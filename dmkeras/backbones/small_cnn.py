@@ -44,13 +44,10 @@ class SmallCNN(keras.Model):
 
     def __init__(self, image_shape, num_classes, filters=32, seed=None, **kwargs):
         super().__init__(**kwargs)
-        check_image_shape(image_shape)
         check_seed(seed)
-        for name, size, least in (("num_classes", num_classes, 2), ("filters", filters, 1)):
-            if whole_number(name, size) < least:
-                raise ValueError(f"{name} must be at least {least}, received {size}")
-        self.image_shape, self.num_classes = tuple(image_shape), num_classes
-        self.filters, self.seed = filters, seed
+        self.image_shape, self.seed = check_image_shape(image_shape), seed
+        self.num_classes = whole_number("num_classes", num_classes, 2)
+        self.filters = filters = whole_number("filters", filters, 1)
         self.stages = self._convolutions()
         self.dense = layers.Dense(WIDEST * filters, "relu", name="features", **self._options("features"))
         self.logits = layers.Dense(num_classes, name="logits", **{**self._options("logits"), "dtype": "float32"})
@@ -124,9 +121,7 @@ def trained(images, labels, seed=0, epochs=None, batch_size=64, filters=32):
     """
     images, labels = _examples(images, labels)
     epochs = min(20, max(3, round(ENOUGH / len(images)))) if epochs is None else epochs
-    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
-        if whole_number(name, count) < 1:
-            raise ValueError(f"{name} must be at least 1, received {count}")
+    epochs, batch_size = whole_number("epochs", epochs, 1), whole_number("batch_size", batch_size, 1)
     if seed is None:
         raise ValueError("seed must be an integer, received None: a referee has to be the same again")
     model = SmallCNN(images.shape[1:], int(labels.max()) + 1, filters, seed, dtype="float32")

@@ -36,7 +36,7 @@ import tensorflow as tf
 from keras import layers
 
 from dmkeras.parts import adversarial, conditional, latents
-from dmkeras.parts.checks import check_image_shape, check_images, is_symbolic, whole_number
+from dmkeras.parts.checks import check_image_shape, check_images, is_symbolic, number, whole_number
 
 GRID = 4  # the features of a convolution are pooled to GRID x GRID (section 5.1)
 
@@ -86,14 +86,11 @@ class DCGAN(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_image_shape(image_shape)
-        for name, size in (("latent_size", latent_size), ("filters", filters)):
-            if whole_number(name, size) < 1:
-                raise ValueError(f"{name} must be at least 1, received {size}")
-        if whole_number("num_classes", num_classes) < 0:
-            raise ValueError(f"num_classes must be at least 0 (no labels), received {num_classes}")
-        self.image_shape, self.latent_size, self.filters, self.l2 = tuple(image_shape), latent_size, filters, l2
-        self.num_classes = num_classes
+        self.image_shape = check_image_shape(image_shape)
+        self.latent_size = whole_number("latent_size", latent_size, 1)
+        self.filters = whole_number("filters", filters, 1)
+        self.l2 = number("l2", l2)
+        self.num_classes = whole_number("num_classes", num_classes, 0)  # 0: no labels
         self.stages, self.start = adversarial.halvings(self.image_shape)
         adversarial.equip(self, self._generator(), self._discriminator(), objective, average)
         images = keras.Input(self.image_shape)

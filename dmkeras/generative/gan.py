@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import layers
 
 from dmkeras.parts import adversarial, latents
-from dmkeras.parts.checks import check_image_shape, check_images, whole_number
+from dmkeras.parts.checks import check_image_shape, check_images, number, whole_number
 
 
 @keras.saving.register_keras_serializable("dmkeras")
@@ -91,16 +91,12 @@ class GAN(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_image_shape(image_shape)
-        sizes = {"latent_size": latent_size, "hidden_size": hidden_size}
-        sizes |= {"maxout_units": maxout_units, "maxout_pieces": maxout_pieces}
-        for name, size in sizes.items():
-            if whole_number(name, size) < 1:
-                raise ValueError(f"{name} must be at least 1, received {size}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and less than 1, received {dropout}")
-        self.image_shape, self.latent_size, self.hidden_size = tuple(image_shape), latent_size, hidden_size
-        self.maxout_units, self.maxout_pieces, self.dropout = maxout_units, maxout_pieces, dropout
+        self.image_shape = check_image_shape(image_shape)
+        self.latent_size = whole_number("latent_size", latent_size, 1)
+        self.hidden_size = whole_number("hidden_size", hidden_size, 1)
+        self.maxout_units = whole_number("maxout_units", maxout_units, 1)
+        self.maxout_pieces = whole_number("maxout_pieces", maxout_pieces, 1)
+        self.dropout = number("dropout", dropout, below=1)
         adversarial.equip(self, self._generator(), self._discriminator(), objective, average)
         self(keras.Input(self.image_shape))
 

@@ -24,7 +24,6 @@ Deviations from the paper, each with its reason:
 - H of the continuous codes is that of the uniform distribution they are drawn from. The authors' code takes the mean
   of -log N(c; 0, 1), 0.392 nats a code more, which is constant and moves nothing, but with which L_I is no lower bound.
 - V is the non-saturating game by default, on logits: what the authors' code does with log(p + 1e-8).
-- D's and G's steps see latents of their own; the authors' code steps both on the same.
 """
 
 import keras
@@ -34,10 +33,10 @@ import tensorflow_probability as tfp
 from keras import layers
 
 from dmkeras.parts import adversarial, latents
-from dmkeras.parts.checks import check_image_shape, check_images, whole_number
+from dmkeras.parts.checks import check_image_shape, check_images, number, whole_number
 from dmkeras.parts.collapse import relative_diversity
 from dmkeras.parts.latent_codes import LatentCodes, join
-from dmkeras.parts.seeds import row_seeds, sample_seeds
+from dmkeras.parts.seeds import check_row_seeds, row_seeds, sample_seeds
 
 tfd = tfp.distributions
 LOG_VAR = -4.0, 2.0  # the range of a learned log-variance, without which L_I has no limit
@@ -118,35 +117,29 @@ class InfoGAN(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_image_shape(image_shape)
-        self.image_shape, self.noise_size = tuple(image_shape), noise_size
-        self.num_categories = tuple(num_categories) if isinstance(num_categories, list) else num_categories
-        sizes = self.num_categories if isinstance(self.num_categories, tuple) else (num_categories,)
-        self.num_continuous, self.filters, self.hidden_size = num_continuous, filters, hidden_size
-        self.head_size, self.leaky_slope, self.learn_variance = head_size, leaky_slope, learn_variance
-        self.category_weight, self.continuous_weight = category_weight, continuous_weight
-        self._check_arguments(sizes)
-        self.layout = LatentCodes(noise_size, sizes, num_continuous)
+        self.image_shape = check_image_shape(image_shape)
+        self.noise_size = whole_number("noise_size", noise_size, 1)
+        several = isinstance(num_categories, (tuple, list))
+        sizes = num_categories if several else [num_categories]
+        sizes = tuple(whole_number("num_categories", size, 2) for size in sizes)
+        self.num_categories = sizes if several else sizes[0]
+        self.num_continuous = whole_number("num_continuous", num_continuous, 0)
+        if not sizes and not self.num_continuous:
+            raise ValueError("num_categories=() and num_continuous=0 leave no code to infer; use DCGAN instead")
+        self.filters = whole_number("filters", filters, 1)
+        self.hidden_size = whole_number("hidden_size", hidden_size, 1)
+        self.head_size = whole_number("head_size", head_size, 1)
+        self.leaky_slope = number("leaky_slope", leaky_slope, below=1)
+        self.learn_variance = learn_variance
+        self.category_weight = number("category_weight", category_weight)
+        self.continuous_weight = number("continuous_weight", continuous_weight)
+        self.layout = LatentCodes(self.noise_size, sizes, self.num_continuous)
         self.latent_size = self.layout.latent_size  # T
         self.strides, self.start = _strides(self.image_shape)
         adversarial.equip(self, self._generator(), self._discriminator(), objective, average)
         kinds = {"mutual_information": sizes, "mutual_information_continuous": num_continuous}
         self.trackers += [keras.metrics.Mean(name=name) for name, has in kinds.items() if has]
         self(keras.Input(self.image_shape))
-
-    def _check_arguments(self, sizes):
-        least = {"noise_size": 1, "num_continuous": 0, "filters": 1, "hidden_size": 1, "head_size": 1}
-        values = [(name, getattr(self, name), low) for name, low in least.items()]
-        for name, value, low in [*values, *(("num_categories", size, 2) for size in sizes)]:
-            if whole_number(name, value) < low:
-                raise ValueError(f"{name} must be at least {low}, received {value}")
-        if not sizes and not self.num_continuous:
-            raise ValueError("num_categories=() and num_continuous=0 leave no code to infer; use DCGAN instead")
-        if not 0 <= self.leaky_slope <= 1:
-            raise ValueError(f"leaky_slope must be from 0 to 1, received {self.leaky_slope}")
-        for name in ("category_weight", "continuous_weight"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name} must be at least 0, received {getattr(self, name)}")
 
     # --- networks ---------------------------------------------------------------------------------------------------
 
@@ -232,7 +225,7 @@ class InfoGAN(keras.Model):
 
         They are drawn as in training, each row by its own row of `seed` alone.
         """
-        drawn = self.layout.of_rows(tf.cast(seed, "int32"))
+        drawn = self.layout.of_rows(check_row_seeds(seed))
         categories = [drawn[name] for name in self.layout.categories]
         return drawn["noise"], categories[0] if len(categories) == 1 else categories, drawn["continuous"]
 

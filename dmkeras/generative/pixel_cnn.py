@@ -175,12 +175,8 @@ class PixelCNN(keras.Model):
 
 def _check_arguments(image_shape, filters, num_blocks, levels, head_filters):
     check_image_shape(image_shape)
-    sizes = {"filters": filters, "num_blocks": num_blocks, "head_filters": head_filters}
-    for named in sizes.items():
-        whole_number(*named)
-    if num_blocks < 1:
-        raise ValueError(f"expected num_blocks >= 1, received {num_blocks}")
-    if min(filters, head_filters) < image_shape[-1]:
+    whole_number("num_blocks", num_blocks, 1)
+    if min(whole_number("filters", filters), whole_number("head_filters", head_filters)) < image_shape[-1]:
         received = f"filters={filters}, head_filters={head_filters}"
         raise ValueError(f"each of {image_shape[-1]} colours needs a map of its own, received {received}")
     explicit_density.check_levels(levels)

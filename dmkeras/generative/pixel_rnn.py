@@ -337,8 +337,7 @@ def _check_arguments(image_shape, kind, filters, num_layers, levels, head_filter
     if kind not in RECURRENCES:
         raise ValueError(f"kind must be one of {', '.join(RECURRENCES)}; received {kind!r}")
     explicit_density.check_levels(levels)
-    if whole_number("num_layers", num_layers) < 1:
-        raise ValueError(f"expected num_layers >= 1, received {num_layers}")
+    whole_number("num_layers", num_layers, 1)
     if min(whole_number("filters", filters), whole_number("head_filters", head_filters)) < image_shape[-1]:
         received = f"filters={filters}, head_filters={head_filters}"
         raise ValueError(f"each of {image_shape[-1]} colours needs a map of its own, received {received}")

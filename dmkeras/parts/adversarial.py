@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from dmkeras.parts import latents
-from dmkeras.parts.checks import looks_at_first_batch
+from dmkeras.parts.checks import looks_at_first_batch, number
 from dmkeras.parts.collapse import Watch, relative_diversity
 from dmkeras.parts.seeds import row_seeds
 
@@ -95,10 +95,8 @@ def equip(model, generator, discriminator, objective, average):
     """Gives a model its two networks, which are built, and what training needs. ValueError for bad options."""
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; received {objective!r}")
-    if not 0 <= average < 1:
-        raise ValueError(f"average must be at least 0 (none) and less than 1, received {average}")
     model.generator, model.discriminator = generator, discriminator
-    model.objective, model.average = objective, average
+    model.objective, model.average = objective, number("average", average, below=1)
     model.averaged = keras.models.clone_model(generator) if average else None
     if average:
         model.averaged.name, model.averaged.trainable = "averaged", False

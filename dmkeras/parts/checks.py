@@ -38,19 +38,37 @@ def check_first_batch(x, check, *arguments):
         check(first, *arguments)
 
 
-def whole_number(name, value):
-    """`value` as an int; ValueError unless it is one, NumPy's too."""
+def whole_number(name, value, least=None):
+    """`value`, NumPy's too, as an int; ValueError unless it is one and at least `least`."""
     try:
-        return operator.index(value)
+        value = operator.index(value)
     except TypeError:
         raise ValueError(f"{name} must be a whole number, received {value!r}") from None
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, received {value}")
+    return value
+
+
+def number(name, value, least=0.0, below=np.inf):
+    """`value` as a float; ValueError unless it is one, at least `least` and less than `below`."""
+    try:
+        if isinstance(value, str):
+            raise TypeError
+        value = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, received {value!r}") from None
+    if not least <= value < below:
+        limit = f" and less than {below:g}" if np.isfinite(below) else " and finite"
+        raise ValueError(f"{name} must be at least {least:g}{limit}, received {value}")
+    return value
 
 
 def check_image_shape(image_shape):
-    """ValueError unless `image_shape` is three whole numbers of at least 1."""
+    """`image_shape`, NumPy's numbers too, as a tuple of ints; ValueError unless it is three of at least 1."""
     sizes = image_shape if np.shape(image_shape) == (3,) else ()
     if not sizes or not all(isinstance(size, (int, np.integer)) and size >= 1 for size in sizes):
         raise ValueError(f"image_shape must be (height, width, channels), received {image_shape}")
+    return tuple(int(size) for size in sizes)
 
 
 def is_symbolic(values):

@@ -120,8 +120,7 @@ def sample(model, num_samples, seed=None, jit_compile=False, **options):
     The first pictures of a seed are the same for any `num_samples`: picture i has the seed (seed, i), which the
     endpoints take for a row.
     """
-    if whole_number("num_samples", num_samples) < 1:
-        raise ValueError(f"num_samples must be at least 1, received {num_samples}")
+    whole_number("num_samples", num_samples, 1)
     nothing = tf.zeros((num_samples, *model.image_shape))
     return _drawn(model, nothing, nothing[..., :1], num_samples, seed, jit_compile, options)
 

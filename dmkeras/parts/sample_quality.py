@@ -75,8 +75,7 @@ def class_coverage(probabilities):
 
 def precision_recall(real, fake, k=3):
     """(precision, recall) of features real [N, F] and fake [M, F] by balls to the k-th nearest neighbour."""
-    if whole_number("k", k) < 1:
-        raise ValueError(f"k must be at least 1, received {k}")
+    whole_number("k", k, 1)
     real, fake = _two_sets(real, fake, least=k + 1)
     real, fake = real - real.mean(axis=0), fake - real.mean(axis=0)  # for the rounding of squared_distances
     radii = [_radii(x, k) for x in (real, fake)]

@@ -21,9 +21,16 @@ def row_seeds(count, seed=None):
 
 def sample_seeds(num_samples, seed=None):
     """`row_seeds` of what a caller of `sample` gives; ValueError unless that is at least one picture."""
-    if whole_number("num_samples", num_samples) < 1:
-        raise ValueError(f"num_samples must be at least 1, received {num_samples}")
-    return row_seeds(num_samples, seed)
+    return row_seeds(whole_number("num_samples", num_samples, 1), seed)
+
+
+def check_row_seeds(seed):
+    """`seed` as int32 [B, 2]; ValueError unless it is whole numbers of this shape, such as `row_seeds` makes."""
+    seed = np.asarray(seed)
+    if seed.dtype.kind not in "iu" or seed.ndim != 2 or seed.shape[1] != 2:
+        received = f"{seed.dtype} {list(seed.shape)}"
+        raise ValueError(f"expected seeds [B, 2] int32, a row for each picture, received {received}")
+    return tf.cast(seed, "int32")
 
 
 @tf.function(reduce_retracing=True, autograph=False)

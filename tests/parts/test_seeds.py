@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from dmkeras.parts.seeds import row_seeds, uniforms
+from dmkeras.parts.seeds import check_row_seeds, row_seeds, uniforms
 
 
 def test_a_column_depends_on_its_row_alone():
@@ -45,3 +45,12 @@ def test_a_seed_is_a_whole_number_of_any_kind():
     for seed in (1.5, 2.0, "3", np.float32(4)):
         with pytest.raises(ValueError, match="seed must be a whole number, received"):
             row_seeds(2, seed)
+
+
+@pytest.mark.parametrize("seed", [5, [1, 2], [[1, 2, 3]], [[0.5, 1.0]], [["a", "b"]]])
+def test_seeds_of_rows_are_pairs_of_whole_numbers(seed):
+    with pytest.raises(ValueError, match=r"expected seeds \[B, 2\] int32, .* received"):
+        check_row_seeds(seed)
+    rows = check_row_seeds(np.array([[1, 2], [3, 4]]))
+    assert rows.dtype == "int32"
+    assert rows.shape == (2, 2)
