@@ -14,6 +14,7 @@ from dmkeras.parts import adversarial
 from dmkeras.recipe import Recipe, run
 from tests import contract
 from tests.serving import refusals
+from training import dcgan as dcgan_recipe
 
 
 def kernels(network):
@@ -212,3 +213,14 @@ def test_features_are_those_of_a_discriminator_that_is_told_no_class():
 
     np.testing.assert_allclose(model.features(images), expected(np.zeros((2, 4))), rtol=1e-5)
     assert np.abs(model.features(images) - expected(np.eye(4)[:2])).max() > 1e-3
+
+
+def test_the_recipe_tells_both_networks_the_class(tmp_path):
+    seen = contract.train(dcgan_recipe.recipe, tmp_path, "--fast", "--labelled", "--epochs", "2")
+    contract.check_training(seen)
+    model = seen.recipe.model
+    assert model.num_classes == 10
+    contract.check_pictures(seen.recipe.pictures(model))
+    labels = np.repeat(np.arange(10), 10)
+    assert set(next(iter(seen.recipe.data("train", 0)))[1].numpy()) <= set(labels)
+    assert model.sample(100, seed=0, labels=labels).shape == (100, 8, 8, 1)

@@ -1,9 +1,12 @@
 """Train a deep convolutional GAN and measure its pictures against the test split.
 
 python -m training.dcgan                              digits, grey; `--fast`: in seconds
+python -m training.dcgan --labelled                   G and D are told the class, as in the authors' code for MNIST
 python -m training.dcgan --data fashion_mnist         28 px; mnist likewise
 python -m training.dcgan --data cifar10_excerpt:DIR   32 px in colour
 """
+
+from typing import Literal
 
 import keras
 
@@ -25,6 +28,8 @@ def recipe(
     data="digits",
     data_dir: str | None = None,
     download=False,
+    labelled=False,
+    objective: Literal["non_saturating", "minimax"] = "non_saturating",
     latent_size: int | None = None,
     filters: int | None = None,
     l2=1e-5,
@@ -40,13 +45,14 @@ def recipe(
     settings = [next(x for x in options if x is not None) for options in zip(given, small, defaults)]
     latent_size, filters, epochs, batch_size, learning_rate = settings
     source = {"data_dir": data_dir, "download": download}
-    images, batched = binary.splits(data, "none", batch_size, drop_remainder=True, **source)
-    model = dmkeras.DCGAN(images["train"].shape[1:], latent_size, filters, l2, average=average)
+    images, batched = binary.splits(data, "none", batch_size, drop_remainder=True, labelled=labelled, **source)
+    train_labels = binary.labels(data, "train", "none", **source)
+    classes = int(train_labels.max()) + 1 if labelled else 0
+    model = dmkeras.DCGAN(images["train"].shape[1:], latent_size, filters, l2, objective, average, classes)
     adam = lambda: keras.optimizers.Adam(learning_rate, beta_1=0.5)
 
     def evaluate(model):
-        labels = binary.labels(data, "train", "none", **source)
-        referee = small_cnn.trained(images["train"], labels, **({"epochs": 2} if fast else {}))
+        referee = small_cnn.trained(images["train"], train_labels, **({"epochs": 2} if fast else {}))
         return sample_report.figures(model, referee, images)
 
     return Recipe(
@@ -59,7 +65,7 @@ def recipe(
         evaluate=evaluate,
         pictures=lambda model: sample_report.sheets(model, images["train"], figures.grid, figures.labelled_rows),
         pictures_every=1,
-        description=f"{data}, {'x'.join(map(str, model.image_shape))}",
+        description=f"{data}, {'x'.join(map(str, model.image_shape))}, {'with' if labelled else 'no'} labels",
     )
 
 

@@ -65,7 +65,7 @@ def _drawn(name, split, protocol):
     return name == "mnist_binarized" or (name == "mnist" and fixed)
 
 
-def splits(name, protocol, batch_size, *, drop_remainder=False, **source):
+def splits(name, protocol, batch_size, *, drop_remainder=False, labelled=False, **source):
     """What a recipe needs of a data set: its pictures, and the batches of them.
 
     Args:
@@ -73,6 +73,7 @@ def splits(name, protocol, batch_size, *, drop_remainder=False, **source):
         protocol: see there.
         batch_size: pictures.
         drop_remainder: whether a last, smaller batch of train is left out.
+        labelled: whether batches are (pictures, labels [B]); not under `dynamic`.
         **source: see there.
 
     Returns:
@@ -80,10 +81,11 @@ def splits(name, protocol, batch_size, *, drop_remainder=False, **source):
         and dynamic pictures are drawn, by the seed.
     """
     arrays = {split: images(name, split, protocol, **source) for split in ("train", "validation", "test")}
+    records = {split: (x, labels(name, split, protocol, **source)) if labelled else x for split, x in arrays.items()}
 
     def batched(split, seed):
         train = split == "train"
-        dataset = batches(arrays[split], batch_size, seed if train else None, drop_remainder and train)
+        dataset = batches(records[split], batch_size, seed if train else None, drop_remainder and train)
         return draw(dataset, seed) if protocol == "dynamic" else dataset
 
     return arrays, batched

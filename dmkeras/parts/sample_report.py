@@ -2,6 +2,7 @@
 
 A model that is reported has `sample(num_samples, seed)`, `interpolate(a, b, steps)` of latents and `latent_size`; where
 its latents are not uniform alone, `codes(seed)` gives their kinds and `pack(*kinds)` joins them, as InfoGAN's do.
+Where it has `num_classes`, both take labels, and rows of the sheets are classes, as DCGAN's with labels.
 
 Shapes:  N pictures, H height, W width, C colours.
 """
@@ -49,15 +50,19 @@ def sheets(model, train, grid, labelled_rows):
         grid: `dmkeras.figures.grid`.
         labelled_rows: `dmkeras.figures.labelled_rows`.
     """
-    samples = model.sample(100, seed=0).numpy()
+    classes = getattr(model, "num_classes", 0)
+    labels = lambda rows, each: {"labels": np.repeat(np.arange(rows) % classes, each)} if classes else {}
+    samples = model.sample(100, seed=0, **labels(10, 10)).numpy()
     seeds = row_seeds(16, 0)
     ends = model.pack(*model.codes(seeds)) if hasattr(model, "codes") else latents.latent(model, seeds)
-    lines = model.interpolate(ends[:8], ends[8:], steps=10)
-    nearest, _ = nearest_pictures.nearest(samples[:10], train)
-    rows = {"sample": samples[:10], "nearest": train[nearest]}
+    lines = model.interpolate(ends[:8], ends[8:], steps=10, **labels(8, 1))
+    shown = samples[::11] if classes else samples[:10]  # of every class
+    nearest, _ = nearest_pictures.nearest(shown, train)
+    rows = {"sample": shown, "nearest": train[nearest]}
+    title = "samples of fixed latents" + (", a row for each class" if classes else "")
     look = {"ground": (200, 200, 200)}
     return {
-        "samples": grid(samples, 10, gap=2, title="samples of fixed latents", **look),
+        "samples": grid(samples, 10, gap=2, title=title, **look),
         "interpolation": grid([x for line in lines for x in line.numpy()], 10, gap=2, title="lines of latents", **look),
         "neighbours": labelled_rows(rows, title="samples and their nearest training pictures", **look),
     }

@@ -113,3 +113,14 @@ def test_only_training_leaves_out_a_smaller_batch():
         _, batched = binarization.splits("digits", "none", 500, drop_remainder=drop)
         expected |= {"validation": [200], "test": [300]}
         assert {split: [len(batch) for batch in batched(split, 0)] for split in expected} == expected
+
+
+def test_batches_may_have_their_labels_beside():
+    pictures, batched = binarization.splits("digits", "none", 100, drop_remainder=True, labelled=True)
+    for split in pictures:
+        labels, seen = binarization.labels("digits", split, "none"), 0
+        for x, y in batched(split, 3):
+            index = [np.flatnonzero((pictures[split] == one).all(axis=(1, 2, 3)))[0] for one in x.numpy()]
+            np.testing.assert_array_equal(y, labels[index])
+            seen += len(y)
+        assert seen == {"train": 1200, "validation": 200, "test": 300}[split]

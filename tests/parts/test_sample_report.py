@@ -261,3 +261,29 @@ def test_lines_between_latents_that_are_no_codes_are_caught():
     sheet = np.reshape(model.interpolate(ends[:8], ends[8:], steps=10), (80, 8, 8, 1))
     with pytest.raises(AssertionError):
         check_lines(sheet, model)
+
+
+class OfClasses(Pixels):
+    """Pixels whose third of [0, 1] is their class, one of three."""
+
+    num_classes = 3
+
+    def sample(self, num_samples, seed=None, labels=None):
+        return self._within(super().sample(num_samples, seed), labels)
+
+    def interpolate(self, a, b, steps=8, labels=None):
+        return self._within(super().interpolate(a, b, steps), labels)
+
+    @staticmethod
+    def _within(images, labels):
+        third = tf.reshape(tf.cast(labels, "float32"), (-1, *[1] * (len(images.shape) - 1))) / 3
+        return third + 0.01 + 0.3 * images
+
+
+def test_rows_are_classes_where_there_are_classes(images, laid_out):
+    found = laid_out(OfClasses(), images["train"][:20])
+    in_turn = np.arange(10) % 3
+    samples, lines = (np.floor(3 * sheet.min(axis=(1, 2, 3))).reshape(-1, 10) for sheet in found["grids"])
+    np.testing.assert_array_equal(samples, np.repeat(in_turn[:, None], 10, axis=1))
+    np.testing.assert_array_equal(lines, np.repeat(in_turn[:8, None], 10, axis=1))
+    np.testing.assert_array_equal(np.floor(3 * found["rows"]["sample"].min(axis=(1, 2, 3))), in_turn)
