@@ -58,6 +58,7 @@ def main():
     parser.add_argument("--latent-size", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
     parser.add_argument("--average", type=float, default=0.0, help="decay of the generator that draws; 0: G itself")
     parser.add_argument("--limit", type=int, help="only so many pictures of each split")
     parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 50_000], help="nearest: pictures drawn")
@@ -87,7 +88,8 @@ def read(arguments, split):
 def untrained(arguments, images, seed, num_classes=0):
     keras.utils.set_random_seed(seed)
     sizes = arguments.latent_size, arguments.filters
-    return dmkeras.DCGAN(images.shape[1:], *sizes, average=arguments.average, num_classes=num_classes)
+    options = {"average": arguments.average, "num_classes": num_classes, "dtype": arguments.precision}
+    return dmkeras.DCGAN(images.shape[1:], *sizes, **options)
 
 
 def train(model, arguments, images, labels=None, at_epoch_end=lambda epoch, seconds: None):

@@ -181,7 +181,7 @@ def trained(name, seed, images, arguments):
 
 def recipes(name, arguments):
     """The recipe's settings for these data: latent size, other sizes, epochs, batch size, learning rate."""
-    return MODELS[name].get(arguments.data, MODELS[name]["mnist"])
+    return MODELS[name].get(arguments.data.partition(":")[0], MODELS[name]["mnist"])
 
 
 def make(name, seed, images, arguments, steps):

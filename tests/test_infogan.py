@@ -18,6 +18,8 @@ import dmkeras
 from dmkeras.generative import infogan
 from dmkeras.generative.infogan import InfoGAN, lower_bound
 from dmkeras.parts.seeds import row_seeds
+from dmkeras.recipe import run
+from training.infogan import recipe
 
 tfd = tfp.distributions
 SIZES = {"noise_size": 3, "num_categories": 4, "filters": 2, "hidden_size": 8, "head_size": 6}
@@ -721,3 +723,20 @@ def information_reached(make=InfoGAN, **options):
 def test_training_makes_pictures_tell_their_codes():
     assert information_reached() > 0.7
     assert information_reached(category_weight=0.0) < 0.2
+
+
+def test_training_goes_on_after_a_stop_as_if_there_was_none(tmp_path):
+    flags = ["--fast", "--no-export", "--epochs", "2", "--num-categories", "10", "3", "--average", "0.9"]
+    whole = run(recipe, [*flags, "--out", str(tmp_path / "whole")])
+    run(recipe, [*flags, "--out", str(tmp_path / "parts"), "--minutes", "0"])
+    parts = run(recipe, ["--resume", "--no-export", "--out", str(tmp_path / "parts")])
+    assert parts["epochs"] == whole["epochs"] == 2
+    assert {"information_categories_0", "information_categories_1"} < set(whole["figures"])
+    for first, second in zip(*(load_states(tmp_path / name) for name in ("whole", "parts")), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def load_states(folder):
+    """Weights and both optimizers' moments of the run in `folder`."""
+    model = dmkeras.load(folder / "runs/infogan/0001/model.keras")
+    return [v.numpy() for v in (*model.weights, *model.d_optimizer.variables, *model.g_optimizer.variables)]

@@ -19,6 +19,7 @@ from dmkeras.recipe import Recipe, run
 DEFAULTS = {  # latent_size, hidden_size, maxout_units, epochs, batch_size, learning_rate
     "digits": (20, 256, 64, 200, 64, 0.05),
     "mnist": (100, 1200, 240, 100, 100, 0.1),
+    "cifar10_excerpt": (100, 1200, 240, 100, 100, 0.02),  # 0.1 ends in numbers that are not finite
 }
 
 
@@ -38,7 +39,7 @@ def recipe(
 ):
     """Adversarial nets: two players, stochastic gradient descent with momentum; measures by a classifier's features."""
     given = (latent_size, hidden_size, maxout_units, epochs or (4 if fast else None), batch_size, learning_rate)
-    defaults = DEFAULTS.get(data, DEFAULTS["mnist"])
+    defaults = DEFAULTS.get(data.partition(":")[0], DEFAULTS["mnist"])
     settings = [default if value is None else value for value, default in zip(given, defaults)]
     latent_size, hidden_size, maxout_units, epochs, batch_size, learning_rate = settings
     source = {"data_dir": data_dir, "download": download}
