@@ -19,8 +19,8 @@ from dmkeras.parts import code_report
 from dmkeras.recipe import Recipe, run
 
 DEFAULTS = {  # noise_size, filters, hidden_size, head_size, epochs, batch_size, learning rates of D and of G
-    "digits": (62, 32, 256, 64, 120, 64, 1e-3, 1e-3),
-    "mnist": (62, 64, 1024, 128, 13, 128, 2e-4, 1e-3),
+    "digits": (62, 32, 256, 64, 120, 32, 1e-3, 8e-3),
+    "mnist": (62, 32, 512, 128, 10, 64, 1e-3, 8e-3),
 }
 
 
