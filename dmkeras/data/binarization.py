@@ -73,13 +73,18 @@ def splits(name, protocol, batch_size, *, drop_remainder=False, labelled=False, 
         protocol: see there.
         batch_size: pictures.
         drop_remainder: whether a last, smaller batch of train is left out.
-        labelled: whether batches are (pictures, labels [B]); not under `dynamic`.
+        labelled: whether batches are (pictures, labels [B]).
         **source: see there.
 
     Returns:
         {"train", "validation", "test": images}, and the function of (split, seed) of a `Recipe`: train is shuffled,
         and dynamic pictures are drawn, by the seed.
+
+    Raises:
+        ValueError: as `images`, and for labels beside dynamic pictures.
     """
+    if labelled and protocol == "dynamic":
+        raise ValueError("expected pictures without labels for a draw anew each epoch, received labelled=True")
     arrays = {split: images(name, split, protocol, **source) for split in ("train", "validation", "test")}
     records = {split: (x, labels(name, split, protocol, **source)) if labelled else x for split, x in arrays.items()}
 

@@ -124,3 +124,8 @@ def test_batches_may_have_their_labels_beside():
             np.testing.assert_array_equal(y, labels[index])
             seen += len(y)
         assert seen == {"train": 1200, "validation": 200, "test": 300}[split]
+
+
+def test_labels_beside_dynamic_pictures_are_refused():
+    with pytest.raises(ValueError, match="received labelled=True"):
+        binarization.splits("digits", "dynamic", 100, labelled=True)
