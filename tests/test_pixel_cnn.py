@@ -511,7 +511,7 @@ def test_other_masks_are_refused(binary, known, words):
         ({"image_shape": (3, 0, 1)}, "image_shape must be"),
         ({"filters": 2, "image_shape": (3, 3, 3)}, "each of 3 colours needs a map of its own, received filters=2"),
         ({"head_filters": 0}, "head_filters=0"),
-        ({"num_blocks": 0}, "num_blocks >= 1, received 0"),
+        ({"num_blocks": 0}, "num_blocks must be at least 1, received 0"),
         ({"levels": 1}, "levels must be from 2 to 256, received 1"),
         ({"levels": 257}, "received 257"),
         ({"levels": 2.5}, "levels must be a whole number, received 2.5"),

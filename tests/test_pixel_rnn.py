@@ -301,7 +301,7 @@ def test_pictures_that_are_no_data_of_the_model_are_refused(binary, images, mess
         ({"image_shape": 3}, "image_shape must be"),
         ({"image_shape": (3, 0, 1)}, "image_shape must be"),
         ({"kind": "row"}, "kind must be one of row_lstm, diagonal_bilstm; received 'row'"),
-        ({"num_layers": 0}, "num_layers >= 1"),
+        ({"num_layers": 0}, "num_layers must be at least 1"),
         ({"levels": 1}, "levels must be from 2 to 256, received 1"),
         ({"levels": 300}, "levels must be from 2 to 256, received 300"),
         ({"num_layers": 1.5}, "num_layers must be a whole number, received 1.5"),
