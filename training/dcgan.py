@@ -6,6 +6,7 @@ python -m training.dcgan --data fashion_mnist         28 px; mnist likewise
 python -m training.dcgan --data cifar10_excerpt:DIR   32 px in colour
 """
 
+import functools
 from typing import Literal
 
 import keras
@@ -46,13 +47,13 @@ def recipe(
     latent_size, filters, epochs, batch_size, learning_rate = settings
     source = {"data_dir": data_dir, "download": download}
     images, batched = binary.splits(data, "none", batch_size, drop_remainder=True, labelled=labelled, **source)
-    train_labels = binary.labels(data, "train", "none", **source)
-    classes = int(train_labels.max()) + 1 if labelled else 0
+    train_labels = functools.cache(lambda: binary.labels(data, "train", "none", **source))
+    classes = int(train_labels().max()) + 1 if labelled else 0
     model = dmkeras.DCGAN(images["train"].shape[1:], latent_size, filters, l2, objective, average, classes)
     adam = lambda: keras.optimizers.Adam(learning_rate, beta_1=0.5)
 
     def evaluate(model):
-        referee = small_cnn.trained(images["train"], train_labels, **({"epochs": 2} if fast else {}))
+        referee = small_cnn.trained(images["train"], train_labels(), **({"epochs": 2} if fast else {}))
         return sample_report.figures(model, referee, images)
 
     return Recipe(

@@ -30,7 +30,11 @@ def images(name, split, protocol, *, data_dir=None, download=False, side=None):
     Raises:
         ValueError: for an unknown protocol, a fixed draw or a side of another set than MNIST, another side.
     """
-    grey = _arrays(name, split, protocol, data_dir, download, side)["image"]
+    return _under(_arrays(name, split, protocol, data_dir, download, side)["image"], name, split, protocol, side)
+
+
+def _under(grey, name, split, protocol, side=None):
+    """Grey pictures of a split as the protocol has them."""
     pool = side and name == "mnist" and not _drawn(name, split, protocol)
     grey = mnist_binarized.pooled(grey, side) if pool else grey
     return (grey >= 0.5).astype("float32") if protocol == "threshold" else grey
@@ -41,7 +45,7 @@ def labels(name, split, protocol, *, data_dir=None, download=False, side=None):
     return _arrays(name, split, protocol, data_dir, download, side)["label"]
 
 
-def _arrays(name, split, protocol, data_dir, download, side):
+def _arrays(name, split, protocol, data_dir=None, download=False, side=None):
     from dmkeras.data import OFFLINE, OWN, load
 
     known = f"{', '.join(PROTOCOLS)}; fixed for mnist alone"
@@ -85,8 +89,9 @@ def splits(name, protocol, batch_size, *, drop_remainder=False, labelled=False, 
     """
     if labelled and protocol == "dynamic":
         raise ValueError("expected pictures without labels for a draw anew each epoch, received labelled=True")
-    arrays = {split: images(name, split, protocol, **source) for split in ("train", "validation", "test")}
-    records = {split: (x, labels(name, split, protocol, **source)) if labelled else x for split, x in arrays.items()}
+    read = {split: _arrays(name, split, protocol, **source) for split in ("train", "validation", "test")}
+    arrays = {split: _under(found["image"], name, split, protocol, source.get("side")) for split, found in read.items()}
+    records = {split: (x, read[split]["label"]) if labelled else x for split, x in arrays.items()}
 
     def batched(split, seed):
         train = split == "train"
