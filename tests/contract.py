@@ -130,7 +130,7 @@ def check_endpoints(expected, feeds, version):
             assert set(here) == set(received), f"{name} answers {sorted(received)}, expected {sorted(here)}"
             wrong = differing(here, received, exact=False)
             assert not wrong, f"the SavedModel answers other {wrong}"
-            requests.append((name, {key: array[0] for key, array in feed.items()}))
+            requests.append((name, {key: np.asarray(array[0], array.dtype) for key, array in feed.items()}))
             requests.append((name, {key: array[..., None] for key, array in feed.items()}))
     # Python's sessions look at ranks themselves; the server's do not.
     for (name, _), (code, message, _) in zip(requests, ask(version, requests), strict=True):
