@@ -10,32 +10,41 @@ import tensorflow as tf
 def looks_at_first_batch(model):
     """A class decorator: `fit` and `evaluate` of a `keras.Model` look at their first batch by its `check_images`.
 
-    Arrays are looked at whole, and so is what `validation_data` holds.
+    Arrays are looked at whole, and so is what `validation_data` holds. A model with `check_targets` has what it learns
+    towards looked at, too.
     """
     fit, evaluate = model.fit, model.evaluate
 
     @functools.wraps(fit)
-    def checked_fit(self, x=None, *args, **kwargs):
-        check_first_batch(x, self.check_images)
-        check_first_batch(kwargs.get("validation_data"), self.check_images)
-        return fit(self, x, *args, **kwargs)
+    def checked_fit(self, x=None, y=None, *args, **kwargs):
+        for given in ((x, y), kwargs.get("validation_data")):
+            check_first_batch(given, self.check_images, getattr(self, "check_targets", None))
+        return fit(self, x, y, *args, **kwargs)
 
     @functools.wraps(evaluate)
-    def checked_evaluate(self, x=None, *args, **kwargs):
+    def checked_evaluate(self, x=None, y=None, *args, **kwargs):
         if "_use_cached_eval_dataset" not in kwargs:  # Keras's own call within `fit`, epoch after epoch
-            check_first_batch(x, self.check_images)
-        return evaluate(self, x, *args, **kwargs)
+            check_first_batch((x, y), self.check_images, getattr(self, "check_targets", None))
+        return evaluate(self, x, y, *args, **kwargs)
 
     model.fit, model.evaluate = checked_fit, checked_evaluate
     return model
 
 
-def check_first_batch(x, check, *arguments):
-    """`check(pictures, *arguments)` of what `fit(x)` sees first; a generator passes, since a look would use it up."""
-    first = next(iter(x.take(1)), None) if isinstance(x, tf.data.Dataset) else x
-    first = first[0] if isinstance(first, (tuple, list)) else first
-    if isinstance(first, (np.ndarray, tf.Tensor, dict)):
-        check(first, *arguments)
+def check_first_batch(given, check_images, check_targets=None):
+    """Looks at the pictures, and targets, that `fit` sees first; a generator passes, since a look would use it up.
+
+    given: a dataset, pictures, or (pictures or a dataset, targets, ...).
+    """
+    given = given if isinstance(given, (tuple, list)) else (given,)
+    if given and isinstance(given[0], tf.data.Dataset):
+        given = next(iter(given[0].take(1)), ())
+        given = given if isinstance(given, (tuple, list)) else (given,)
+    known = (np.ndarray, tf.Tensor, dict)
+    if given and isinstance(given[0], known):
+        check_images(given[0])
+    if check_targets and len(given) > 1 and given[1] is not None:
+        check_targets(given[1])
 
 
 def whole_number(name, value, least=None):
@@ -60,6 +69,13 @@ def number(name, value, least=0.0, below=np.inf):
     if not least <= value < below:
         limit = f" and less than {below:g}" if np.isfinite(below) else " and finite"
         raise ValueError(f"{name} must be at least {least:g}{limit}, received {value}")
+    return value
+
+
+def one_of(name, value, choices):
+    """`value`; ValueError unless it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, received {value!r}")
     return value
 
 
