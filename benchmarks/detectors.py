@@ -1,0 +1,202 @@
+"""YOLOv2 beside KerasCV's YOLOV8Detector and RetinaNet: the same data, changes of pictures, batches and seconds.
+
+    python -m benchmarks.detectors --seconds 200 --out detectors.jsonl                 simple_shapes, 96 px
+    python -m benchmarks.detectors --data voc:DIR --seconds 600 --out detectors.jsonl  letterboxed, 192 px
+    python -m benchmarks.detectors --report --out detectors.jsonl --picture detectors.png
+
+All train in one run, by turns of `--turn` seconds, so that whatever else the machine does meets all alike. A detector's
+clock runs while it trains, the making of its batches included, not while it is built, traced (two steps) or measured.
+Each has its own copy of one stream of batches. Adam, gradients cut to norm 10; the rate rises over the first 2 % of the
+seconds and falls to 1 % of its highest, each detector's own (RATES), along half a cosine. YOLOv2 is the recipe's
+(training/yolov2.py). YOLOv8 is KerasCV's smallest halved, maps 16, 32, 64, 128 with one block a stage; RetinaNet stands
+on a residual network of basic blocks with 64 maps. All suppress by class: IoU .5, scores above .005, 100 a picture.
+Figures are COCO's over all pictures of the test split. A line of `--out` is one detector of one run.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dmkeras import figures
+from dmkeras.data import class_names
+from dmkeras.parts import average_precision, detection_report
+from training import yolov2
+
+RATES = {"YOLOv2": 1e-2, "YOLOv8": 5e-3, "RetinaNet": 1e-3}
+NMS = {"iou_threshold": 0.5, "max_detections": 100}
+LEAST = 0.005  # score
+PARTS = (0.25, 0.5, 1.0)  # of the seconds, after which average precision is measured
+
+
+class Contestant:
+    """A detector, its stream of batches and its clock."""
+
+    def __init__(self, name, model, detect, batches, scale=1.0):
+        self.name, self.model, self.detect = name, model, tf.function(detect)
+        batches = batches.map(lambda images, truths: (images * scale, truths)).prefetch(2)
+        model.fit(batches.take(1), verbose=0)  # builds the optimizer
+        self.batches, self.scale = iter(batches), scale
+        model.train_function(self.batches)  # traces
+        self.steps, self.clock, self.measured = 0, 0.0, []
+
+    def train(self, turn, seconds, until):
+        """Trains for a turn of the clock, or until it shows `until`."""
+        end = min(self.clock + turn, until)
+        while self.clock < end:
+            start, done = time.perf_counter(), self.clock / seconds
+            falling = 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+            self.model.optimizer.learning_rate = RATES[self.name] * min(1.0, (done + 1e-3) / 0.02) * falling
+            self.model.train_function(self.batches)
+            self.steps += 1
+            self.clock += time.perf_counter() - start
+
+    def measure(self, images, truths, num_classes):
+        """COCO's figures now."""
+        found = average_precision.collect(lambda batch: self.detect(batch * self.scale), images, 50)
+        figures = average_precision.coco(truths, found, num_classes)
+        figures = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in figures.items()}
+        self.measured.append({"seconds": round(self.clock, 1), "steps": self.steps, **figures})
+        print(f"{self.name:>10} {self.clock:6.1f} s {self.steps:6d} steps  AP {figures['map']:.3f}", end="  ")
+        print(f"AP50 {figures['map50']:.3f}  AP75 {figures['map75']:.3f}", flush=True)
+
+
+def contestants(names, data, seed, num_classes, recipe):
+    """The detectors asked for, each built under the same seed."""
+    side = recipe.model.image_shape[0]
+    batches = lambda: tf.data.Dataset.range(10**6).flat_map(lambda epoch: recipe.data("train", 1000 * seed + epoch))
+    for name in names:
+        keras.utils.set_random_seed(seed)
+        model, detect = {"YOLOv2": _yolov2, "YOLOv8": _yolov8, "RetinaNet": _retinanet}[name](side, num_classes, recipe)
+        yield Contestant(name, model, detect, batches(), scale=1.0 if name == "YOLOv2" else 255.0)
+
+
+def _yolov2(side, num_classes, recipe):
+    recipe.model.compile(keras.optimizers.Adam(RATES["YOLOv2"], global_clipnorm=10.0), jit_compile=False)
+    return recipe.model, lambda images: recipe.model.detect(images, LEAST, **NMS)
+
+
+def _yolov8(side, num_classes, recipe):
+    import keras_cv
+
+    backbone = keras_cv.models.YOLOV8Backbone([16, 32, 64, 128], [1, 1, 1, 1], True, input_shape=(side, side, 3))
+    model = keras_cv.models.YOLOV8Detector(backbone, num_classes, "xyxy", 1, prediction_decoder=_suppression(False))
+    adam = keras.optimizers.Adam(RATES["YOLOv8"], global_clipnorm=10.0)
+    model.compile(optimizer=adam, box_loss="ciou", classification_loss="binary_crossentropy", jit_compile=False)
+    return model, _peer(model)
+
+
+def _retinanet(side, num_classes, recipe):
+    import keras_cv
+
+    sizes = {"stackwise_filters": [64] * 4, "stackwise_blocks": [1] * 4, "stackwise_strides": [1, 2, 2, 2]}
+    backbone = keras_cv.models.ResNetBackbone(
+        **sizes, include_rescaling=True, block_type="basic_block", input_shape=(side, side, 3)
+    )
+    model = keras_cv.models.RetinaNet(backbone, num_classes, "xyxy", prediction_decoder=_suppression(True))
+    adam = keras.optimizers.Adam(RATES["RetinaNet"], global_clipnorm=10.0)
+    model.compile(optimizer=adam, box_loss="smoothl1", classification_loss="focal", jit_compile=False)
+    return model, _peer(model)
+
+
+def _suppression(from_logits):
+    import keras_cv
+
+    return keras_cv.layers.MultiClassNonMaxSuppression("xyxy", from_logits, confidence_threshold=LEAST, **NMS)
+
+
+def _peer(model):
+    def detect(images):
+        found = model.decode_predictions(model(images, training=False), images)
+        return {"boxes": found["boxes"], "scores": found["confidence"], "classes": tf.cast(found["classes"], "int32")}
+
+    return detect
+
+
+def race(options, seed):
+    """One run: every detector by turns; yields a record of each."""
+    keras.utils.set_random_seed(seed)
+    recipe = yolov2.recipe(data=options.data)
+    images, truths = (next(iter(recipe.data("test", 0).unbatch().batch(10**6)))[i] for i in (0, 1))
+    images, truths = images.numpy(), detection_report.truths_of(truths["boxes"].numpy(), truths["classes"].numpy())
+    num_classes = len(class_names(options.data))
+    running = list(contestants(options.models, options.data, seed, num_classes, recipe))
+    for part in PARTS:
+        while any(one.clock < part * options.seconds for one in running):
+            for one in running:
+                one.train(options.turn, options.seconds, part * options.seconds)
+        for one in running:
+            one.measure(images, truths, num_classes)
+    for one in running:
+        shared = {
+            "data": options.data.partition(":")[0],
+            "seed": seed,
+            "budget": options.seconds,
+            "rate": RATES[one.name],
+        }
+        shared |= {"model": one.name, "weights": one.model.count_params(), "cores": len(os.sched_getaffinity(0))}
+        yield {**shared, "measured": one.measured}
+
+
+def report(lines):
+    """Prints a table: mean and range over seeds at the end of each budget."""
+    ends = {}
+    for line in lines:
+        ends.setdefault((line["data"], line["budget"], line["model"], line["rate"]), []).append(line)
+    print("| data | seconds | model | rate | weights | steps | AP | AP50 | AP75 |", "| --- " * 9 + "|", sep="\n")
+    for (data, budget, model, rate), found in sorted(ends.items()):
+        cells = [f"{np.mean([one['measured'][-1]['steps'] for one in found]):.0f}"]
+        for key in ("map", "map50", "map75"):
+            values = [one["measured"][-1][key] for one in found]
+            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.3f}{spread}")
+        print(f"| {data} | {budget:g} | {model} | {rate:g} | {found[0]['weights']:,} | {' | '.join(cells)} |")
+
+
+def curve(lines, data):
+    """AP over seconds of training, one line for each model and budget."""
+    series = {}
+    for line in lines:
+        if line["data"] == data:
+            series.setdefault(f"{line['model']}, {line['budget']:g} s, rate {line['rate']:g}", []).append(
+                line["measured"]
+            )
+    means = {}
+    for name, runs in series.items():
+        x = [point["seconds"] for point in runs[0]]
+        means[name] = (x, np.mean([[point["map"] for point in run] for run in runs], axis=0))
+    return figures.curves(means, title=data, x_label="training [s]", y_label="AP")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="simple_shapes")
+    parser.add_argument("--seconds", type=float, default=200.0)
+    parser.add_argument("--turn", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--models", nargs="+", choices=list(RATES), default=list(RATES))
+    parser.add_argument("--rates", nargs="+", default=[], metavar="MODEL=RATE", help="other ones than RATES")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("detectors.jsonl"))
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--picture", type=pathlib.Path)
+    options = parser.parse_args()
+    RATES.update((name, float(rate)) for name, rate in (pair.split("=") for pair in options.rates))
+    if not options.report:
+        for seed in options.seeds:
+            for record in race(options, seed):
+                with open(options.out, "a") as file:
+                    file.write(json.dumps(record) + "\n")
+    lines = [json.loads(line) for line in options.out.read_text().splitlines()]
+    report(lines)
+    if options.picture:
+        figures.save(options.picture, curve(lines, options.data.partition(":")[0]))
+
+
+if __name__ == "__main__":
+    main()

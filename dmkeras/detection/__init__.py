@@ -1,0 +1,1 @@
+"""Systems that say what stands in a picture, and where, one file each."""
