@@ -42,13 +42,8 @@ from dmkeras.parts import anchors as priors
 from dmkeras.parts import checks, darknet_weights, detector_doors, region
 from dmkeras.parts.nms import class_aware_nms
 
-VOC_ANCHORS = (
-    (42.3, 55.4),
-    (102.2, 128.3),
-    (161.8, 259.2),
-    (303.1, 154.9),
-    (359.6, 320.2),
-)  # yolov2-voc.cfg, in pixels
+CELLS = ((1.3221, 1.73145), (3.19275, 4.00944), (5.05587, 8.09892), (9.47112, 4.84053), (11.2364, 10.0071))
+VOC_ANCHORS = tuple((32 * width, 32 * height) for width, height in CELLS)  # yolov2-voc.cfg tells them in cells
 
 
 @checks.looks_at_first_batch
