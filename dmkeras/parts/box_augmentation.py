@@ -28,6 +28,7 @@ Shapes:  B pictures, H, W sides sent and H', W' answered, C colours, N boxes.
 import numpy as np
 import tensorflow as tf
 
+from dmkeras.parts.boxes import is_real
 from dmkeras.parts.checks import number
 from dmkeras.parts.letterbox import check_size
 
@@ -138,8 +139,7 @@ def interpolate(images, start, end, count):
 
 def move(boxes, classes, windows, size, min_visible):
     """Boxes [B, N, 4] as the windows show them, cut to the picture, and classes; those dropped are zeros and -1."""
-    real = (classes >= 0) & tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
-    real &= tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+    real = is_real(boxes, classes)
     start, end = (window[:, None, ::-1] for window in windows)  # [B, 1, 2], x, y
     limits = tf.cast(tf.stack(size[::-1]), tf.float32)  # [2]
     ends = [(corner - start) * (limits / (end - start)) for corner in (boxes[..., :2], boxes[..., 2:])]

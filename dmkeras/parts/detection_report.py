@@ -12,42 +12,40 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from dmkeras.parts import anchors as priors
 from dmkeras.parts import average_precision
+from dmkeras.parts.boxes import is_real
 
+BATCH = 50  # pictures that `detect` is given at once
 SHOWN = 0.3  # least score of a box that is drawn
-
-
-def detections(model, images, batch_size=50):
-    """What `model.detect` finds in images [N, H, W, C]: a list of {"boxes" [n, 4], "scores" [n], "classes" [n]}."""
-    return average_precision.collect(tf.function(model.detect), images, min(batch_size, len(images)))
 
 
 def truths_of(boxes, classes):
     """Padded truths [N, M, 4] and [N, M] as the list that average precision takes; boxes without area are left out."""
-    real = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    real = is_real(boxes, classes).numpy()
     return [{"boxes": b[keep], "classes": k[keep]} for b, k, keep in zip(boxes, classes, real)]
 
 
-def figures(model, images, boxes, classes, names, batch_size=50):
+def figures(model, images, boxes, classes, names, batch_size=BATCH):
     """{name: float} of the module, for images [N, H, W, C] with truths [N, M, 4] xyxy and [N, M]."""
-    found = detections(model, images, batch_size)
+    detect, batch_size = tf.function(model.detect), min(batch_size, len(images))
+    found = average_precision.collect(detect, images, batch_size)
     scores = average_precision.coco(truths_of(boxes, classes), found, len(names))
     figures = {name: scores[name] for name in ("map", "map50", "map75")}
     for kind, name in enumerate(names):
         if np.isfinite(scores["per_class"][kind]):
             figures[f"ap_{name}"], figures[f"ap50_{name}"] = scores["per_class"][kind], scores["per_class50"][kind]
-    return figures | {"milliseconds": milliseconds(model, images[:batch_size])}
+    return figures | {"milliseconds": milliseconds(detect, images[:batch_size])}
 
 
-def milliseconds(model, images, times=3):
-    """Of `detect`, a picture: the best of some runs after one that traces."""
-    detect, images = tf.function(model.detect), tf.constant(images)
-    taken = []
-    for _ in range(times + 1):
+def milliseconds(detect, images, times=3):
+    """Of `detect`, which was traced for as many images, a picture: the best of some runs."""
+    images, taken = tf.constant(images), []
+    for _ in range(times):
         start = time.perf_counter()
         detect(images)["scores"].numpy()
         taken.append(time.perf_counter() - start)
-    return 1000 * min(taken[1:]) / len(images)
+    return 1000 * min(taken) / len(images)
 
 
 def sheets(model, images, boxes, classes, names, draw, count=12):
@@ -55,7 +53,8 @@ def sheets(model, images, boxes, classes, names, draw, count=12):
 
     draw: dmkeras.figures.
     """
-    found, truths = detections(model, images), truths_of(boxes, classes)
+    found = average_precision.collect(tf.function(model.detect), images, min(BATCH, len(images)))
+    truths = truths_of(boxes, classes)
     missed = [_unlike(*pair) for pair in zip(found, truths)]
     chosen = {"detections": range(min(count, len(images))), "worst": np.argsort(missed)[::-1][:count]}
     return {name: _sheet(images, found, truths, rows, names, draw) for name, rows in chosen.items()}
@@ -86,8 +85,7 @@ def _sheet(images, found, truths, rows, names, draw):
 def clusters(sizes, anchors, draw, most=1500):
     """Sizes [n, 2] in pixels, coloured by the anchor [A, 2] that fits each best, under the anchors themselves."""
     sizes, anchors = np.asarray(sizes)[:most], np.asarray(anchors)
-    shared = np.minimum(sizes[:, None], anchors).prod(-1)
-    overlap = shared / (sizes.prod(-1)[:, None] + anchors.prod(-1) - shared)
+    overlap = priors.size_iou(sizes, anchors)
     labels = np.concatenate([overlap.argmax(-1), np.full(len(anchors), len(anchors))])
     names = [*(f"{w:.0f}x{h:.0f}" for w, h in anchors), "anchors"]
     title = f"{len(anchors)} anchors, average IoU {overlap.max(-1).mean():.3f}"

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from dmkeras.parts import letterbox
 from dmkeras.parts.box_augmentation import augment
+from dmkeras.parts.boxes import is_real
 
 EVERY = 10  # batches of one size
 
@@ -75,7 +76,7 @@ def crops(images, boxes, classes, side, margin=0.15):
         side: S; proportions are not kept.
         margin: of what stands around a box, as a part of its side, on each side.
     """
-    real = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    real = is_real(boxes, classes).numpy()
     rows, _ = np.nonzero(real)
     height, width = images.shape[1:3]
     chosen = boxes[real] + margin * np.tile(boxes[real][:, 2:] - boxes[real][:, :2], 2) * [-1, -1, 1, 1]
