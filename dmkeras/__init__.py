@@ -25,6 +25,7 @@ _HOME = {
     "data": "dmkeras.data",
     "export": "dmkeras.serving.export",
     "figures": "dmkeras.figures",
+    "layers": "dmkeras.layers",
     "recipe": "dmkeras.recipe",
     "run": "dmkeras.recipe",
     "serving": "dmkeras.serving",
