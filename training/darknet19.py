@@ -23,7 +23,7 @@ import tensorflow as tf
 
 import dmkeras
 from dmkeras import figures
-from dmkeras.data import batches, class_names, load, simple_shapes, to_arrays
+from dmkeras.data import batches, class_names, load, to_arrays
 from dmkeras.parts.box_augmentation import augment
 from dmkeras.recipe import Recipe, run
 
@@ -97,12 +97,11 @@ def recipe(
 def _arrays(data, split, side, fast, data_dir, download):
     """{"image": [N, H, W, C], "label": [N]}; rendered pictures have the given side."""
     count = COUNTS[split] // (10 if fast else 1)
-    if data == "simple_shapes":  # the split's seed, one object a picture
-        drawn = simple_shapes.render(simple_shapes.SPLITS[split][0], count, side, max_objects=1)
-        pictures, kinds = zip(*((image, classes[0]) for image, _, classes in drawn if len(classes)))
-        return {"image": np.stack(pictures) / np.float32(255), "label": np.array(kinds)}
-    options = {"size": side, "count": count, "max_objects": 1} if data == "shapes" else {}
+    options = {"size": side, "count": count, "max_objects": 1} if data in ("simple_shapes", "shapes") else {}
     records = load(data, split, data_dir=data_dir, download=download, **options).take(count)
+    if "label" not in records.element_spec:  # the class of the one object, where there is one
+        records = records.filter(lambda record: tf.size(record["classes"]) > 0)
+        records = records.map(lambda record: {**record, "label": record["classes"][0]})
     return to_arrays(records.map(lambda record: {key: record[key] for key in ("image", "label")}))
 
 

@@ -28,7 +28,7 @@ import tensorflow as tf
 
 import dmkeras
 from dmkeras import figures
-from dmkeras.data import batches, class_names, load, simple_shapes, to_arrays
+from dmkeras.data import batches, class_names, load, to_arrays
 from dmkeras.detection import localization
 from dmkeras.parts.box_augmentation import augment
 from dmkeras.parts.boxes import iou
@@ -105,10 +105,6 @@ def recipe(
 
 def _arrays(data, split, count):
     """(images [N, H, W, C], {"boxes" [N, 1, 4], "classes" [N, 1]})."""
-    if data == "simple_shapes":  # the split's seed, one object a picture
-        records = zip(*simple_shapes.render(simple_shapes.SPLITS[split][0], count, max_objects=1))
-        images, boxes, classes = map(np.stack, records)
-        return images / np.float32(255), {"boxes": boxes, "classes": classes}
     keys = ("image", "boxes", "classes")
     records = load(data, split, size=96, count=count, max_objects=1)
     arrays = to_arrays(records.map(lambda record: {key: record[key] for key in keys}))

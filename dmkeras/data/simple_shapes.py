@@ -1,6 +1,6 @@
 """`simple_shapes`: 96 px pictures of one to three squares, discs and triangles on a flat, noisy background.
 
-    image    float32 [96, 96, 3]   in [0, 1]: a grey value in 0..255, not rounded to whole levels, divided by 255
+    image    float32 [size, size, 3]   in [0, 1]: a grey value in 0..255, not rounded to whole levels, divided by 255
     boxes    float32 [n, 4]        tight around the whole object; a later object may hide some of it, over less than
                                    a tenth of its own box
     classes  int32   [n]           0 square, 1 disc, 2 triangle
@@ -27,23 +27,27 @@ def class_names():
     return CLASSES
 
 
-def load(split, *, data_dir=None, download=False, count=None):
+def load(split, *, data_dir=None, download=False, size=SIZE, count=None, max_objects=3):
     """The first `count` pictures (by default all) of one split; `data_dir` and `download` are not used.
 
-    Raises ValueError for an unknown split or `count` < 1, TypeError for a count that is no integer.
+    Another `size` (32 to 256) or `max_objects` (up to 12) makes other pictures of the same seed; small ones may hold no
+    object at all.
+
+    Raises ValueError for an unknown split, `count` or `max_objects` < 1, or a size that is out of range, TypeError for
+    one of them that is no integer.
     """
     rendering.check_split("simple_shapes", split)
     seed, everything = SPLITS[split]
     count = everything if count is None else count
-    rendering.check("simple_shapes", count=count)
+    rendering.check("simple_shapes", count=count, size=size, max_objects=max_objects)
     signature = {
-        "image": tf.TensorSpec([SIZE, SIZE, 3], tf.float32),
+        "image": tf.TensorSpec([size, size, 3], tf.float32),
         "boxes": tf.TensorSpec([None, 4], tf.float32),
         "classes": tf.TensorSpec([None], tf.int32),
     }
 
     def records():
-        for image, boxes, classes in render(seed, count):
+        for image, boxes, classes in render(seed, count, size, max_objects):
             yield {"image": image / np.float32(255), "boxes": boxes, "classes": classes}
 
     dataset = tf.data.Dataset.from_generator(records, output_signature=signature)

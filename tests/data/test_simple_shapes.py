@@ -54,6 +54,17 @@ def test_the_dataset_says_what_it_holds():
     assert simple_shapes.class_names() == ("square", "disc", "triangle")
 
 
+def test_pictures_of_another_size_and_number_of_objects_are_those_that_are_rendered():
+    record = next(simple_shapes.load("test", size=40, count=1, max_objects=1).as_numpy_iterator())
+    image, boxes, classes = next(simple_shapes.render(99, 1, size=40, max_objects=1))
+    np.testing.assert_array_equal(record["image"], image / np.float32(255))
+    np.testing.assert_array_equal(record["boxes"], boxes)
+    np.testing.assert_array_equal(record["classes"], classes)
+    for wrong in ({"size": 31}, {"max_objects": 0}):
+        with pytest.raises(ValueError, match="must lie in"):
+            simple_shapes.load("test", **wrong)
+
+
 def test_a_picture_does_not_depend_on_how_many_are_asked_for(pictures):
     for (one, _, _), (other, _, _) in zip(simple_shapes.render(99, 3), pictures[99]):
         np.testing.assert_array_equal(one, other)
