@@ -265,3 +265,9 @@ def test_labels_that_are_no_classes_are_refused(labels, message, model):
     for door in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=message):
             door(IMAGES, labels, verbose=0)
+
+
+def test_stages_without_a_head_are_no_classifier_to_train():
+    stages = dmkeras.Darknet19((8, 8, 3), None, 2, (1, 1))
+    with pytest.raises(ValueError, match="received stages alone"):
+        stages.fit(np.zeros((1, 8, 8, 3), "float32"), np.zeros(1, "int32"))

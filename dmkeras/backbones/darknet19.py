@@ -118,7 +118,8 @@ class Darknet19(keras.Model):
 
     Raises:
         ValueError: for sizes below one, one class, one filter or numbers out of range; `fit`, `evaluate` and `features`
-            raise it for pictures that are no [B, H, W, C] in [0, 1], the first two for labels that are no classes.
+            raise it for pictures that are no [B, H, W, C] in [0, 1], the first two for labels that are no classes, or
+            where there are none.
     """
 
     def __init__(
@@ -215,6 +216,8 @@ class Darknet19(keras.Model):
         check_images(images, (*sides, self.image_shape[2]) if len(sides) == 2 else self.image_shape)
 
     def check_targets(self, labels):
+        if self.num_classes is None:
+            raise ValueError("expected a classifier, received stages alone (num_classes=None); give num_classes to fit")
         if is_symbolic(labels):
             return
         labels = np.asarray(labels)

@@ -18,9 +18,7 @@ Stanford's CS231n, 2017 (https://cs231n.stanford.edu/2017/).
 
 Each loss is a mean over the pictures that have its truth: a picture without an object (class -1) adds nothing to
 either, one whose box is degenerate nothing to the box loss. A told box is put in order and cut to the picture.
-
 ILSVRC's rule: a picture is localised when its class is right and IoU >= 0.5 (of `top` classes, any with its own box).
-
 The loss cannot choose `box_weight`, which changes the loss itself: another figure must (`compare_weights`).
 
 Shapes:  B batch, H height, W width, C colours, K classes, N pictures.
