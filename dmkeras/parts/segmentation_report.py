@@ -1,0 +1,89 @@
+"""What the recipes of segmenters report: figures of held-out pictures, and pictures of what was found.
+
+    mean_iou, pixel_accuracy, frequency_weighted_iou   pixels pooled over all pictures (parts/segmentation_metrics.py)
+    iou_CLASS, dice_CLASS                              of each class that is in the truth or was found
+    milliseconds                                       a picture, of `segment` on batches of the size given
+
+A model that is reported has `segment(images [B, H, W, C]) -> classes int32 [B, H, W]`, which can be traced.
+
+Shapes:  N pictures, H height, W width, C channels, K classes with the background.
+"""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from dmkeras.parts import segmentation_metrics as metrics
+
+BATCH = 10  # pictures that `segment` is given at once
+MISSED, INVENTED, CONFUSED = 1, 2, 3  # kinds of errors, drawn in the colours of these classes
+ERRORS = "errors: orange missed, green invented, red another class"
+
+
+def segmented(model, images, batch_size=BATCH):
+    """Classes int32 [N, H, W] of pictures [N, H, W, C], and the milliseconds that one takes.
+
+    The first batch is answered twice, since the first answer traces; its time does not count.
+    """
+    segment = tf.function(model.segment, [tf.TensorSpec((None, *images.shape[1:]), "float32")])
+    found, start = [segment(images[:batch_size])], time.perf_counter()
+    found = [segment(images[i : i + batch_size]).numpy() for i in range(0, len(images), batch_size)]
+    return np.concatenate(found), 1000 * (time.perf_counter() - start) / len(images)
+
+
+def figures(model, images, labels, names, batch_size=BATCH):
+    """{name: float} of the module, for images [N, H, W, C] with labels [N, H, W], -1 for void.
+
+    names: K texts, the background's first.
+    """
+    found, milliseconds = segmented(model, images, batch_size)
+    scores = metrics.scores(metrics.confusion_matrix(labels, found, len(names)))
+    told = {name: scores[name] for name in ("mean_iou", "pixel_accuracy", "frequency_weighted_iou")}
+    for kind, name in enumerate(names):
+        if np.isfinite(scores["iou"][kind]):
+            told[f"iou_{name}"], told[f"dice_{name}"] = float(scores["iou"][kind]), float(scores["dice"][kind])
+    return told | {"milliseconds": milliseconds}
+
+
+def sheets(model, images, labels, names, draw, count=4):
+    """{stem: picture}: rows of a picture, its truth, what was found and the errors.
+
+    Args:
+        model: with `segment`.
+        images: [N, H, W, C].
+        labels: [N, H, W].
+        names: K texts, the background's first.
+        draw: dmkeras.figures.
+        count: rows a sheet.
+
+    Returns:
+        The first pictures as "segmentations", the best and the worst by the mean IoU of the picture alone.
+    """
+    found, _ = segmented(model, images)
+    each = np.array([metrics.mean_iou(*pair, len(names)) for pair in zip(labels, found)])  # nan: nothing but void
+    order = np.argsort(np.where(np.isnan(each), np.inf, each), kind="stable")[: np.isfinite(each).sum()]
+    chosen = {"segmentations": range(min(count, len(images))), "best": order[::-1][:count], "worst": order[:count]}
+    return {stem: _sheet(images, labels, found, each, rows, names, draw) for stem, rows in chosen.items() if len(rows)}
+
+
+def errors(truth, found):
+    """0 where truth and found agree or the truth is void, else MISSED, INVENTED (of background) or CONFUSED."""
+    wrong = (truth != found) & (truth >= 0)
+    kinds = np.where(found == 0, MISSED, np.where(truth == 0, INVENTED, CONFUSED))
+    return np.where(wrong, kinds, 0)
+
+
+def _sheet(images, labels, found, each, rows, names, draw):
+    tiles, texts = [], []
+    several = names if len(names) > 2 else None  # one class needs no name in the picture
+    scale = max(1, round(192 / max(images.shape[1:3])))
+    for i in rows:
+        picture = np.repeat(np.repeat(images[i], scale, 0), scale, 1)
+        tiles.append(picture)
+        tiles.append(draw.masks(images[i], labels[i], names=several, scale=scale))
+        tiles.append(draw.masks(images[i], found[i], names=several, scale=scale))
+        tiles.append(draw.masks(images[i], errors(labels[i], found[i]), opacity=0.9, scale=scale))
+        texts.append(f"IoU {each[i]:.3f}")
+    columns = ["picture", "truth", "found", "errors"]
+    return draw.grid(tiles, 4, row_labels=texts, column_labels=columns, title=ERRORS, scale=1)
