@@ -12,6 +12,7 @@ _HOME = {
     "Autoencoder": "dmkeras.generative.autoencoder",
     "DCGAN": "dmkeras.generative.dcgan",
     "Darknet19": "dmkeras.backbones.darknet19",
+    "EncoderDecoder": "dmkeras.segmentation.encoder_decoder",
     "FVSBN": "dmkeras.generative.fvsbn",
     "GAN": "dmkeras.generative.gan",
     "InfoGAN": "dmkeras.generative.infogan",
