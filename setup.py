@@ -39,6 +39,7 @@ setup(
         "tensorflow-datasets",
         "importlib_resources",  # imported by tensorflow-datasets, which does not declare it
         "scikit-learn",
+        "scipy",
         "matplotlib",
         "Pillow",
         "pycocotools",
@@ -46,6 +47,7 @@ setup(
     extras_require={
         "serve": SERVE,
         "proposals": ["opencv-contrib-python-headless"],
+        "registration": ["SimpleITK"],
         "gpu": ["tensorflow[and-cuda]"],
         "dev": [
             *SERVE,
@@ -58,6 +60,7 @@ setup(
             "jsonschema",
             "PyYAML",
             "scikit-image",
+            "SimpleITK",
             "openvino",
             "ai-edge-litert",
         ],
