@@ -10,6 +10,8 @@
 Shapes:  N pictures, H height, W width, C channels.
 """
 
+import functools
+
 import numpy as np
 
 from dmkeras.parts import segmentation_metrics as metrics
@@ -39,27 +41,35 @@ def measure(model, images, labels, num_classes):
     }
 
 
-def compare(models, seeds, measure, print=print):
-    """Prints a table of models over seeds, and returns {"FIGURE NAME": float}, the means.
+def compare(names, train, seeds, measure, tell=functools.partial(print, flush=True)):  # noqa: B008
+    """Prints a table of models over seeds.
 
     Args:
-        models: {name: function of a seed -> a trained model}.
+        names: of the models.
+        train: (name, seed) -> a trained model.
         seeds: to train each with.
         measure: model -> {figure: float} of the module.
-        print: what the lines are given to.
+        tell: what the lines are given to.
+
+    Returns:
+        {"FIGURE NAME": float}, the means over seeds, and {name: model} of the first seed.
     """
-    width, told = max(map(len, models)), {}
-    print(f"{'':>{width}}" + "".join(f"{name:>16}" for name in FIGURES) + f"   over seeds {list(seeds)}")
-    for name, train in models.items():
-        runs = [measure(train(seed)) for seed in seeds]
+    width, told, first = max(map(len, names)), {}, {}
+    tell(f"{'':>{width}}" + "".join(f"{name:>16}" for name in FIGURES) + f"   over seeds {list(seeds)}")
+    for name in names:
+        runs = []
+        for seed in seeds:
+            model = train(name, seed)
+            first.setdefault(name, model)
+            runs.append(measure(model))
         cells = []
         for figure, form in FIGURES.items():
             values = np.array([run[figure] for run in runs])
             told[f"{figure} {name}"] = float(values.mean())
             spread = f" +-{values.std(ddof=1):{form}}" if len(values) > 1 and figure.endswith("iou") else ""
             cells.append(f"{values.mean():{form}}{spread}")
-        print(f"{name:>{width}}" + "".join(f"{cell:>16}" for cell in cells))
-    return told
+        tell(f"{name:>{width}}" + "".join(f"{cell:>16}" for cell in cells))
+    return told, first
 
 
 def side_by_side(models, images, labels, num_classes, draw, count=4):
