@@ -81,8 +81,8 @@ def test_a_perfect_segmentation_is_told_from_a_destroyed_one(method):
 class LearnsTheTruth(ReverseClassificationAccuracy):
     """Wrong: its reverse classifier learnt the references' truth."""
 
-    def segment_references(self, images, segmentations):
-        return np.repeat(self.truths.numpy()[None], len(images), axis=0)
+    def _probabilities(self, images, segmentations):
+        return [np.eye(3)[self.truths.numpy()] for _ in images]
 
 
 class ComparesWithItself(ReverseClassificationAccuracy):
@@ -161,7 +161,7 @@ def test_the_best_is_no_less_than_the_mean_and_both_are_as_by_hand():
 
 
 def test_overlaps_are_those_of_the_metrics():
-    model = shared("registration")
+    model = make("forest", soft=False)
     found, overlaps = model.segment_references(NEW, NEW_TRUTHS), model.overlaps(NEW, NEW_TRUTHS)
     for one, row in zip(found, overlaps):
         for reference, truth, values in zip(one, TRUTHS, row):
@@ -173,6 +173,19 @@ def test_overlaps_are_those_of_the_metrics():
     best = found[np.arange(2), overlaps[..., 1].argmax(1)], TRUTHS[overlaps[..., 1].argmax(1)]
     iou = [segmentation_metrics.scores(segmentation_metrics.confusion_matrix(t, f, 3))["iou"][1] for f, t in zip(*best)]
     np.testing.assert_allclose(answer["class_iou"][:, 0], iou, rtol=1e-5)
+
+
+def test_a_reverse_classifier_that_is_unsure_lowers_the_prediction_by_its_doubt():
+    """Of half the pixels of class 1 void and half wrong, the likeliest label may still be right; probabilities tell."""
+    sure, doubtful = NEW_TRUTHS[:1], NEW_TRUTHS[:1].copy()
+    doubtful[(doubtful == 1) & (np.random.default_rng(0).uniform(size=doubtful.shape) < 0.4)] = 0
+    loss = {}
+    for soft in (True, False):
+        model = make("forest", soft=soft)
+        good, bad = (model.score(NEW[:1], labels)["class_dice"][0, 0] for labels in (sure, doubtful))
+        loss[soft] = good - bad
+    real = 1 - segmentation_metrics.dice(sure[0] == 1, doubtful[0] == 1)
+    assert abs(loss[True] - real) < abs(loss[False] - real)
 
 
 def test_a_reference_without_a_structure_is_no_witness_of_it():
@@ -351,7 +364,7 @@ def test_a_seed_decides_everything(method):
 
 def test_calibrated_probabilities_change_the_forest_and_segment_as_well():
     plain, calibrated = make("forest", trees=3), make("forest", trees=3, probability_calibration="sigmoid")
-    found = [model.segment_references(NEW[:1], NEW_TRUTHS[:1]) for model in (plain, calibrated)]
+    found = [model.overlaps(NEW[:1], NEW_TRUTHS[:1]) for model in (plain, calibrated)]
     assert (found[0] != found[1]).any()
     assert calibrated.score(NEW[:1], NEW_TRUTHS[:1])["dice"] > 0.8
 

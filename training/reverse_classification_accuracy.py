@@ -30,6 +30,7 @@ def recipe(
     data_dir: str | None = None,
     method: Literal["cnn", "forest", "registration"] = "cnn",
     over: Literal["best", "mean"] = "best",
+    soft=True,
     position: bool | None = None,
     side: int | None = None,
     num_references: int | None = None,
@@ -42,7 +43,7 @@ def recipe(
     trial=0,
 ):
     """Reverse classification accuracy: correlation of predicted and real Dice, and their mean absolute difference."""
-    small = (32, 3, 3, 3, 10) if fast else (96 if data == "phantoms" else 128, 10, 10, 16, 200)
+    small = (32, 3, 3, 3, 10) if fast else (96, 10, 10, 16, 200) if data == "phantoms" else (128, 16, 20, 16, 200)
     given = (side, num_references, calibration_pictures, test_pictures, steps)
     side, num_references, calibration_pictures, test_pictures, steps = (g or s for g, s in zip(given, small))
     names = class_names(data, data_dir=data_dir)
@@ -52,7 +53,7 @@ def recipe(
     pictures = functools.cache(lambda split: quality_trials.shuffled(load_split(split), trial))
     shown, learnt = quality_trials.parted(pictures("train"), num_references)
     settings = {"method": method, "over": over, "steps": steps, "probability_calibration": probability_calibration}
-    settings |= {"position": data in FRAME if position is None else position, "seed": trial}
+    settings |= {"position": data in FRAME if position is None else position, "seed": trial, "soft": soft}
     shape = shown["image"].shape[1:]
     model = dmkeras.ReverseClassificationAccuracy(shape, len(names), num_references, **settings)
     model.set_references(shown["image"], shown["semantic"])

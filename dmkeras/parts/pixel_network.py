@@ -6,7 +6,7 @@
     training  a fixed number of steps of Adam on the cross-entropy of all pixels with a label, from weights that are a
               function of the seed alone; the rate falls along half a cosine
 
-A label that the picture does not have is never predicted. The loop is a `tf.while_loop`, so that a training is a part
+A label that the picture does not have has probability 0. The loop is a `tf.while_loop`, so that a training is a part
 of an exported graph: it needs neither Keras's optimizers nor variables, and rows of a batch know nothing of each other.
 The means spare the network deep layers, since they show it what surrounds a pixel.
 
@@ -24,11 +24,11 @@ POOLS = (2, 4, 8)  # of the picture at half its size
 
 
 def segment_others(images, labels, others, num_labels, filters=16, steps=150, rate=1e-2, position=False, seed=0):
-    """int32 [B, R, H, W]: what a network that learnt each of `images` makes of `others`.
+    """Probabilities float32 [B, R, H, W, L]: what a network that learnt each of `images` makes of `others`.
 
     Args:
         images: float32 [B, H, W, C].
-        labels: int32 [B, H, W]; pixels below 0 are not learnt. Without any label all of the answer is 0.
+        labels: int32 [B, H, W]; pixels below 0 are not learnt. Without any label, all are background.
         others: float32 [R, H, W, C].
         num_labels: L; labels are less.
         filters: maps of the three convolutions.
@@ -44,11 +44,11 @@ def segment_others(images, labels, others, num_labels, filters=16, steps=150, ra
     def one(example):
         seen, labels = example
         known = tf.reduce_any(labels[None] == tf.range(num_labels)[:, None, None], [1, 2])  # [L]
+        known = tf.where(tf.reduce_any(known), known, tf.range(num_labels) == 0)
         weights = _train(seen[None], labels[None], start, known, steps, rate)
-        scores = tf.where(known, logits(shown, weights, size), -np.inf)  # [R, H, W, L]
-        return tf.argmax(scores, -1, tf.int32)
+        return tf.nn.softmax(tf.where(known, logits(shown, weights, size), -np.inf))
 
-    answer = tf.TensorSpec([None, None, None], tf.int32)
+    answer = tf.TensorSpec([None, None, None, num_labels], tf.float32)
     return tf.map_fn(one, (seen, labels), fn_output_signature=answer, parallel_iterations=1)
 
 

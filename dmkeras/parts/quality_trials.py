@@ -44,7 +44,7 @@ def shuffled(arrays, seed):
 def parted(arrays, count):
     """The first `count` pictures, and the others."""
     if len(arrays["image"]) < count:
-        raise ValueError(f"expected at least {count} pictures, received {len(arrays['image'])}")
+        raise ValueError(f"expected at least {count} pictures, received {len(arrays['image'])}; ask for fewer")
     return [{key: values[part] for key, values in arrays.items()} for part in (slice(count), slice(count, None))]
 
 

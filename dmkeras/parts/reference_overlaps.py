@@ -2,8 +2,9 @@
 
     Dice_k(P, T) = 2 |P_k & T_k| / (|P_k| + |T_k|)
 
-P_0 and T_0 are the foreground here: any class against none. Pixels of truth -1 (void) are left out; those of the
-segmentation belong to no class. -1 stands for an overlap that there is not: nan would poison gradients.
+P_0 and T_0 are the foreground here: any class against none. P may be probabilities p: then |P_k| is the sum of p_k and
+|P_k & T_k| that of p_k where T is k. Pixels of truth -1 (void) are left out; those of the segmentation belong to no
+class. -1 stands for an overlap that there is not: nan would poison gradients.
 
 Shapes:  B pictures, R references, H, W sides, K classes without background.
 """
@@ -15,18 +16,18 @@ from dmkeras.parts import segmentation_metrics
 
 
 def against_references(found, truths, num_classes):
-    """Dice float32 [B, R, 1 + K] of maps int32 [B, R, H, W] with truths [R, H, W], in the graph.
+    """Dice float32 [B, R, 1 + K] of probabilities [B, R, H, W, 1 + K] with truths int32 [R, H, W], in the graph.
 
     A reference without a class is no witness of it: -1, even where nothing was found either.
     """
-    known, overlaps = truths[None] >= 0, []
-    count = lambda pixels: tf.reduce_sum(tf.cast(pixels, "float32"), [-2, -1])
-    for k in range(num_classes + 1):
-        first, second = (found == k, truths[None] == k) if k else (found > 0, truths[None] > 0)
-        first, size = first & known, count(second)
-        dice = 2 * count(first & second) / tf.maximum(count(first) + size, 1.0)
-        overlaps.append(tf.where(size > 0, dice, -1.0))
-    return tf.stack(overlaps, -1)
+    known = tf.cast(truths[..., None] >= 0, "float32")  # [R, H, W, 1]
+    true = tf.one_hot(truths, num_classes + 1)
+    foreground = lambda labels: tf.concat([tf.reduce_sum(labels[..., 1:], -1, keepdims=True), labels[..., 1:]], -1)
+    found, true = foreground(found * known), foreground(true)
+    shared = tf.einsum("brhwk,rhwk->brk", found, true)
+    sizes = tf.reduce_sum(true, [1, 2])  # [R, 1 + K]
+    dice = 2 * shared / tf.maximum(tf.reduce_sum(found, [2, 3]) + sizes, 1.0)
+    return tf.where(sizes > 0, dice, -1.0)
 
 
 def real_overlaps(found, truths, num_classes):

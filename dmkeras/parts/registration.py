@@ -10,6 +10,8 @@ serves every segmentation of a picture. One thread, no random sampling: the same
 Shapes:  H height, W width, C channels; places are y, x in pixels, pixel centres on whole numbers.
 """
 
+import functools
+
 import numpy as np
 
 LEVELS = ((4, 2.0), (2, 1.0), (1, 0.0))  # shrink factor, smoothing in pixels
@@ -56,6 +58,18 @@ def places(fixed, moving, deformable=True):
     )
     moves = sitk.GetArrayFromImage(field)[..., ::-1]  # [H, W, 2], y first
     return (np.moveaxis(np.indices(moves.shape[:2]), 0, -1) + moves).astype("float32")
+
+
+def remembered_places(fixed, moving):
+    """`places` of two pictures, kept for the next segmentation of the same ones: do not write to it."""
+    fixed, moving = (np.ascontiguousarray(image, "float32") for image in (fixed, moving))
+    return _remembered(fixed.tobytes(), fixed.shape, moving.tobytes(), moving.shape)
+
+
+@functools.lru_cache(maxsize=32)
+def _remembered(fixed, fixed_shape, moving, moving_shape):
+    pictures = (fixed, fixed_shape), (moving, moving_shape)
+    return places(*(np.frombuffer(data, "float32").reshape(shape) for data, shape in pictures))
 
 
 def propagate(labels, places):

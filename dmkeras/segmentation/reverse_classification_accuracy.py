@@ -6,11 +6,12 @@ IEEE Transactions on Medical Imaging 2017 (https://arxiv.org/abs/1702.03407).
 A picture I comes with a segmentation S of unknown quality; for R reference pictures J_r the truth T_r is known.
 
     1  F = train(I, S)                            a reverse classifier, which sees this one pair and nothing else
-    2  P_r = F(J_r)                               it segments each reference
+    2  P_r = F(J_r)                               it segments each reference, with a probability for each label
     3  overlap(S)_k = max_r Dice_k(P_r, T_r)      the best: one reference like I is enough; or `over="mean"`
     4  predicted_k = a_k overlap(S)_k + b_k       a line fitted where real overlaps are known, by `calibrate` or `fit`
 
-    Dice_k(P, T) = 2 |P_k & T_k| / (|P_k| + |T_k|), of class k, or of the foreground: any class against none
+    Dice_k(P, T) = 2 |P_k & T_k| / (|P_k| + |T_k|), of class k, or of the foreground: any class against none;
+    of probabilities p (`soft`), |P_k| = sum p_k and |P_k & T_k| = sum of p_k where T is k
 
 If S is good, F learns what the structures look like and finds them in some reference; what S gets wrong, F repeats.
 Reverse classifiers, `method`:
@@ -20,16 +21,12 @@ Reverse classifiers, `method`:
     "registration"   I with S as an atlas, registered with each reference (dmkeras/parts/registration.py), SimpleITK's;
                      for pictures of a common anatomy alone
 
-The first is exported and served whole. The others run in Python: of theirs the export holds the last two lines, the
-endpoint `score_overlaps`.
+The first is exported and served whole. The others run in Python; their export holds 3 and 4, as `score_overlaps`.
 
-Two calibrations, both optional: of the reverse classifier's probabilities (`probability_calibration`, scikit-learn's
-CalibratedClassifierCV; the forest's alone, since a network's temperature moves no argmax and an atlas has no
-probabilities), and the line of 4.
-
-Two intervals, both by bootstrap: `dice_interval` and `class_interval` say where the real overlap lies, by residuals of
-calibration pictures that a resampled line did not see; `interval_over_references` says what `overlap(S)` owes to the
-choice of references.
+Two calibrations, both optional: the line of 4, and that of the forest's probabilities (`probability_calibration`,
+scikit-learn's CalibratedClassifierCV). Two intervals, both by bootstrap: `dice_interval` and `class_interval` say where
+the real overlap lies, by residuals of pictures that a resampled line did not see; `interval_over_references` says what
+`overlap(S)` owes to the choice of references.
 
 Shapes:  B batch, H height, W width, C channels, K classes without background, R references, N calibration
 segmentations. Columns of overlaps [.., 1 + K]: the foreground, then the classes; of predicted and real values
@@ -37,12 +34,14 @@ segmentations. Columns of overlaps [.., 1 + K]: the foreground, then the classes
 
 Defined values: a reference without class k is no witness of it (-1), though an empty prediction would agree; an empty
 segmentation is predicted 0; one of a single label makes F say this label everywhere, and is measured as such; of a
-class that neither segmentation nor truth have there is no real overlap (-1), and no line learns from it.
+class that neither segmentation nor truth have there is no real overlap (-1), and no line learns from it. Pixels of -1
+(void) are neither learnt nor measured.
 
 Deviations from the paper, each with its reason:
+- The paper's P_r are labels, as here by `soft=False`. Where S contradicts itself, as after a bend, F is unsure and its
+  likeliest labels look better than S: probabilities tell it (figures in benchmarks/README.md).
 - The paper's forest, network and registration are its authors' own; these are small enough for two cores.
-- The line is not the paper's, which compares predicted and real values as they are; slope 1 and intercept 0 do so.
-- Pixels of -1 (void) are neither learnt nor measured.
+- The line is not the paper's, which takes 3 for the prediction, as slope 1 and intercept 0 do.
 """
 
 import keras
@@ -55,26 +54,26 @@ from dmkeras.parts import checks, overlap_calibration, pixel_forest, pixel_netwo
 METHODS = ("cnn", "forest", "registration")
 
 
-def reverse_accuracy(classifier, old_x, old_y, new_x):
+def reverse_accuracy(classifier, old_x, old_y, new_x, reverse=None):
     """The tabular version: how right a classifier is on new rows without labels, told by the old ones that have them.
 
-    The classifier learns the old rows and labels the new ones; a second one of its kind learns these labels alone, and
-    is measured on the old rows. New rows that all get one label are answered by that label.
+    The classifier learns the old rows and labels the new ones; a second one learns these labels alone, and is measured
+    on the old rows. New rows that all get one label are answered by that label.
 
     Args:
-        classifier: a scikit-learn estimator, which is cloned; in a CalibratedClassifierCV both are calibrated.
+        classifier: a scikit-learn estimator, which is cloned; in a CalibratedClassifierCV its probabilities are.
         old_x: [n, D].
         old_y: their labels [n].
         new_x: [m, D].
+        reverse: the second one; None for another of the first's kind.
 
     Returns:
         (accuracy in [0, 1], the labels [m] that the new rows got).
     """
     labels = clone(classifier).fit(old_x, old_y).predict(new_x)
-    if len(np.unique(labels)) == 1:
-        return float(np.mean(old_y == labels[0])), labels
-    reverse = clone(classifier).fit(new_x, labels)
-    return float(np.mean(reverse.predict(old_x) == old_y)), labels
+    lone = len(np.unique(labels)) == 1
+    found = labels[0] if lone else clone(reverse or classifier).fit(new_x, labels).predict(old_x)
+    return float(np.mean(found == old_y)), labels
 
 
 @checks.looks_at_first_batch
@@ -97,8 +96,8 @@ class ReverseClassificationAccuracy(keras.Model):
     `score_bytes` takes a PNG or JPEG and a grey PNG whose values are labels, of one size, and resizes both. Each
     picture takes `steps` steps of training. Other methods have `score_overlaps` alone, also as `serving_default`.
 
-    `fit` takes (overlaps [N, R, 1 + K], real [N, 2 + K]) of `overlaps` and `real_overlaps`; `calibrate` takes the same
-    and gives the line of least squares at once, and the intervals.
+    `fit` and `calibrate` take (overlaps [N, R, 1 + K], real [N, 2 + K]) of `overlaps` and `real_overlaps`; the latter
+    gives the line of least squares at once, and the intervals.
 
     Args:
         image_shape: (H, W, C).
@@ -106,17 +105,16 @@ class ReverseClassificationAccuracy(keras.Model):
         num_references: R.
         method: `"cnn"`, `"forest"` or `"registration"`, see the module.
         over: `"best"` or `"mean"`, of the references.
+        soft: whether overlaps are those of probabilities; False takes the likeliest labels, as the paper.
         position: whether the reverse classifier knows where a pixel is: for pictures in a common frame.
         filters, steps, learning_rate: of the network, see dmkeras/parts/pixel_network.py.
-        trees: of the forest.
-        pixels: of a picture that the forest learns, drawn by the seed.
+        trees, pixels: of the forest, and of a picture that it learns, drawn by the seed.
         probability_calibration: `"sigmoid"`, `"isotonic"` or None, of the forest.
         level: of the intervals: the share of real overlaps that they ought to hold.
         seed: of the network's first weights, the forest and the bootstrap.
 
     Raises:
-        ValueError: for settings, pictures and segmentations that cannot be, such as masks of another size or unknown
-            labels; for scores before `set_references`.
+        ValueError: for settings and data that cannot be, such as masks of another size, unknown labels, no references.
         ImportError: for `"registration"` without SimpleITK, when it is first used.
     """  # noqa: E501 - rows of the table
 
@@ -127,12 +125,13 @@ class ReverseClassificationAccuracy(keras.Model):
         num_references=8,
         method="cnn",
         over="best",
+        soft=True,
         position=False,
         filters=16,
         steps=200,
         learning_rate=1e-2,
-        trees=30,
-        pixels=4000,
+        trees=20,
+        pixels=8000,
         probability_calibration=None,
         level=0.9,
         seed=0,
@@ -145,12 +144,13 @@ class ReverseClassificationAccuracy(keras.Model):
             setattr(self, name, checks.whole_number(name, count, 1))
         self.method = checks.one_of("method", method, METHODS)
         self.over = checks.one_of("over", over, ("best", "mean"))
-        self.position, self.learning_rate = bool(position), checks.number("learning_rate", learning_rate)
+        self.soft, self.position = bool(soft), bool(position)
+        self.learning_rate = checks.number("learning_rate", learning_rate)
         choices = (None, "sigmoid", "isotonic")
         self.probability_calibration = checks.one_of("probability_calibration", probability_calibration, choices)
         self.level = checks.number("level", level, below=1)
         self.seed = checks.whole_number("seed", seed, 0)
-        columns, (height, width, _) = 2 + self.num_classes, self.image_shape
+        columns, size = 2 + self.num_classes, self.image_shape[:2]
         weight = lambda name, shape, value, dtype="float32", **options: self.add_weight(
             shape=shape, dtype=dtype, name=name, initializer=keras.initializers.Constant(value), **options
         )
@@ -158,8 +158,8 @@ class ReverseClassificationAccuracy(keras.Model):
         self.intercept = weight("intercept", (columns,), 0)
         self.margins = weight("margins", (2, columns), 0, trainable=False)  # of the real value around the predicted one
         self.references = weight("references", (num_references, *self.image_shape), 0, trainable=False)
-        self.truths = weight("truths", (num_references, height, width), -1, "int32", trainable=False)  # -1: not set
-        self._bank, self._atlas = None, (None, None)
+        self.truths = weight("truths", (num_references, *size), -1, "int32", trainable=False)  # -1: not set
+        self._bank = None  # the references' features, once the forest needs them
         self(keras.Input((self.num_references, 1 + self.num_classes)))
 
     def call(self, overlaps, training=False):
@@ -184,54 +184,55 @@ class ReverseClassificationAccuracy(keras.Model):
         images, truths = self._checked(images, truths, "truths")
         if len(images) != self.num_references:
             raise ValueError(f"expected {self.num_references} references, received {len(images)}")
-        missing = sorted(set(range(1, self.num_classes + 1)) - set(np.unique(truths)))
-        if missing:
+        if missing := sorted(set(range(1, self.num_classes + 1)) - set(np.unique(truths))):
             raise ValueError(f"no reference has class {missing[0]}, and nothing could be said of it; add one that has")
         self.references.assign(images)
         self.truths.assign(truths)
-        self._bank, self._atlas = None, (None, None)
+        self._bank = None
 
     def segment_references(self, images, segmentations):
-        """int32 [B, R, H, W]: each reference as the reverse classifier of each picture sees it, equation 2.
+        """int32 [B, R, H, W]: the likeliest labels of each reference to the reverse classifier of each picture.
 
         Args:
             images: [B, H, W, C] in [0, 1].
             segmentations: [B, H, W] of 0 background, 1 to K, -1 void.
         """
+        found = [np.argmax(row, -1) for row in self._probabilities(images, segmentations)]
+        return np.reshape(found, (-1, *self.truths.shape)).astype("int32")
+
+    def overlaps(self, images, segmentations):
+        """float32 [B, R, 1 + K]: Dice with each reference, -1 where it has no such class; arguments likewise."""
+        rows = [self._dice(row[None])[0] for row in self._probabilities(images, segmentations)]
+        return np.reshape(rows, (-1, self.num_references, 1 + self.num_classes)).astype("float32")
+
+    def _probabilities(self, images, segmentations):
+        """Those of equation 2, [R, H, W, 1 + K] for each picture in turn."""
         pairs = zip(*self._checked(images, segmentations, "segmentations"))
         if (self.truths.numpy() < 0).all():
             raise ValueError("no references yet: give pictures and their truth to set_references first")
-        segment = getattr(self, f"_by_{self.method}")
-        return np.array([segment(*pair) for pair in pairs], "int32").reshape(-1, *self.truths.shape)
-
-    def _by_cnn(self, image, labels):
-        return self._trained_in_graph(image[None], labels[None])[0]
+        by_cnn = lambda image, labels: self._trained_in_graph(image[None], labels[None])
+        by = {"cnn": by_cnn, "forest": self._by_forest, "registration": self._by_registration}[self.method]
+        return (np.reshape(by(*pair), (*self.truths.shape, 1 + self.num_classes)) for pair in pairs)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def _trained_in_graph(self, images, segmentations):
-        options = {"filters": self.filters, "steps": self.steps, "rate": self.learning_rate}
-        options |= {"position": self.position, "seed": self.seed}
-        others = tf.convert_to_tensor(self.references)
-        return pixel_network.segment_others(images, segmentations, others, self.num_classes + 1, **options)
+        others, labels = tf.convert_to_tensor(self.references), 1 + self.num_classes
+        options = self.filters, self.steps, self.learning_rate, self.position, self.seed
+        return pixel_network.segment_others(images, segmentations, others, labels, *options)
 
     def _by_forest(self, image, labels):
         if self._bank is None:
             self._bank = pixel_forest.bank_of(self.references.numpy(), self.position)
         options = self.position, self.trees, self.pixels, self.probability_calibration, self.seed
-        return pixel_forest.segment_others(image, labels, self._bank, *options).reshape(self.truths.shape)
+        return pixel_forest.segment_others(image, labels, self._bank, 1 + self.num_classes, *options)
 
     def _by_registration(self, image, labels):
-        if self._atlas[0] != image.tobytes():  # the next segmentation may be of the same picture
-            self._atlas = image.tobytes(), [registration.places(one, image) for one in self.references.numpy()]
-        return [registration.propagate(labels, places) for places in self._atlas[1]]
-
-    def overlaps(self, images, segmentations):
-        """float32 [B, R, 1 + K]: Dice of `segment_references` with the truths, -1 where a truth has no such class."""
-        images, labels = self._checked(images, segmentations, "segmentations")
-        rows = (self.segment_references(images[i : i + 1], labels[i : i + 1]) for i in range(len(images)))
-        return np.reshape([self._dice(row)[0] for row in rows], (-1, self.num_references, 1 + self.num_classes))
+        others = self.references.numpy()
+        found = [registration.propagate(labels, registration.remembered_places(one, image)) for one in others]
+        return np.array(found)[..., None] == np.arange(1 + self.num_classes)
 
     def _dice(self, found):
+        found = tf.cast(found, "float32") if self.soft else tf.one_hot(tf.argmax(found, -1), 1 + self.num_classes)
         return reference_overlaps.against_references(found, tf.convert_to_tensor(self.truths), self.num_classes)
 
     def real_overlaps(self, segmentations, truths):
@@ -241,20 +242,14 @@ class ReverseClassificationAccuracy(keras.Model):
             raise ValueError(f"expected a truth for each segmentation, received {len(truths)} and {len(found)}")
         return reference_overlaps.real_overlaps(found, truths, self.num_classes)
 
-    # --- calibration and scores ---------------------------------------------------------------------------------------
-
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Mean square of predicted minus real overlaps [B, 2 + K]; real ones of -1 count for nothing."""
-        y = tf.cast(y, "float32")
-        weight = tf.cast(y >= 0, "float32")
-        if sample_weight is not None:
-            weight *= tf.cast(tf.reshape(sample_weight, [-1, 1]), "float32")
+        y, weight = tf.cast(y, "float32"), tf.cast(y >= 0, "float32")
+        weight *= 1.0 if sample_weight is None else tf.cast(tf.reshape(sample_weight, [-1, 1]), "float32")
         return tf.math.divide_no_nan(tf.reduce_sum(weight * (y - y_pred) ** 2), tf.reduce_sum(weight))
 
     def calibrate(self, overlaps, real, groups=None):
-        """Sets the line of least squares from predicted to real overlaps, its slope at least 0, and the intervals.
-
-        How, says dmkeras/parts/overlap_calibration.py; a column of one predicted value gets an intercept alone.
+        """Sets the line of least squares, its slope at least 0, and the intervals: see parts/overlap_calibration.py.
 
         Args:
             overlaps: [N, R, 1 + K] of `overlaps`.
@@ -299,13 +294,12 @@ class ReverseClassificationAccuracy(keras.Model):
     def interval_over_references(self, overlaps, draws=200):
         """float32 [B, 2 + K, 2]: between which values the score would be with other references, `level` of the time.
 
-        References are drawn with replacement, `draws` times. Of the best, the upper end is the score itself: a draw can
-        only miss it. It tells the luck of the choice and is no interval for the real overlap.
+        References are drawn with replacement, `draws` times; the best of a draw is never better than the score. It
+        tells the luck of the choice and is no interval for the real overlap.
         """
         self.check_images(overlaps)
-        overlaps, count = np.asarray(overlaps, "float32"), self.num_references
-        chosen = np.random.default_rng(self.seed).integers(0, count, (draws, count))
-        found = np.clip([self(overlaps[:, rows]) for rows in chosen], 0, 1)
+        chosen = np.random.default_rng(self.seed).integers(0, self.num_references, (draws, self.num_references))
+        found = np.clip([self(np.asarray(overlaps, "float32")[:, rows]) for rows in chosen], 0, 1)
         tails = np.quantile(found, [(1 - self.level) / 2, (1 + self.level) / 2], axis=0)
         return np.moveaxis(tails, 0, -1).astype("float32")
 
@@ -313,9 +307,7 @@ class ReverseClassificationAccuracy(keras.Model):
 
     def signatures(self):
         overlaps = tf.TensorSpec((None, self.num_references, 1 + self.num_classes), "float32", name="overlaps")
-        told = {"score_overlaps": (self.score_overlaps, [overlaps])}
-        if self.method != "cnn":
-            return {"serving_default": told["score_overlaps"], **told}
+        found = dict.fromkeys(("serving_default", "score_overlaps"), (self.score_overlaps, [overlaps]))
         height, width, channels = self.image_shape
 
         def score(images, segmentations):
@@ -331,11 +323,12 @@ class ReverseClassificationAccuracy(keras.Model):
         images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")
         labels = tf.TensorSpec((None, height, width), "int32", name="segmentations")
         files = [tf.TensorSpec((None,), "string", name=name) for name in ("image_bytes", "segmentation_bytes")]
-        found = {name: (score, [images, labels]) for name in ("serving_default", "score")} | told
-        return {**found, "score_bytes": (score_bytes, files)} if channels in (1, 3) else found
+        if self.method == "cnn":
+            found |= dict.fromkeys(("serving_default", "score"), (score, [images, labels]))
+            found |= {"score_bytes": (score_bytes, files)} if channels in (1, 3) else {}
+        return found
 
     def check_images(self, overlaps):
-        """What `fit` learns from: overlaps [N, R, 1 + K], -1 for none."""
         reference_overlaps.check_overlaps("overlaps", overlaps, (self.num_references, 1 + self.num_classes))
 
     def check_targets(self, real):
@@ -352,6 +345,6 @@ class ReverseClassificationAccuracy(keras.Model):
         return reference_overlaps.check_labels(name, labels, self.image_shape[:2], self.num_classes)
 
     def get_config(self):
-        names = "image_shape num_classes num_references method over position filters steps learning_rate trees pixels"
-        names = [*names.split(), "probability_calibration", "level", "seed"]
+        names = "image_shape num_classes num_references method over soft position filters steps learning_rate trees"
+        names = [*names.split(), "pixels", "probability_calibration", "level", "seed"]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -13,23 +13,26 @@ TRUTHS[2][TRUTHS[2] == 3] = 1
 
 
 def by_hand(found, truth, k):
-    first, second = (found == k, truth == k) if k else (found > 0, truth > 0)
-    first = first & (truth >= 0)
+    """Of labels [H, W] or probabilities [H, W, 4]."""
+    found = found if found.ndim == 3 else (found[..., None] == np.arange(4)).astype(float)
+    first = (found[..., k] if k else found[..., 1:].sum(-1)) * (truth >= 0)
+    second = truth == k if k else truth > 0
     total = first.sum() + second.sum()
-    return 2 * (first & second).sum() / total if total else np.nan
+    return 2 * (first * second).sum() / total if total else np.nan
 
 
-def test_overlaps_with_references_are_dice_as_by_hand_and_minus_one_without_the_class():
-    overlaps = tf.function(against_references)(FOUND, TRUTHS, 3).numpy()
+@pytest.mark.parametrize("soft", [False, True])
+def test_overlaps_with_references_are_dice_as_by_hand_and_minus_one_without_the_class(soft):
+    found = (FOUND[..., None] == np.arange(4)).astype("float32")
+    found = RNG.dirichlet(np.ones(4), FOUND.shape).astype("float32") if soft else found
+    overlaps = tf.function(against_references)(found, TRUTHS.astype("int32"), 3).numpy()
     assert overlaps.shape == (2, 3, 4)
     for b in range(2):
-        for r in range(3):
-            expected = [
-                by_hand(FOUND[b, r], TRUTHS[r], k) if k == 0 or (TRUTHS[r] == k).any() else -1 for k in range(4)
-            ]
-            np.testing.assert_allclose(overlaps[b, r], expected, rtol=1e-6)
+        for r, truth in enumerate(TRUTHS):
+            expected = [by_hand(found[b, r], truth, k) if k == 0 or (truth == k).any() else -1 for k in range(4)]
+            np.testing.assert_allclose(overlaps[b, r], expected, rtol=1e-5)
     np.testing.assert_array_equal(overlaps[:, 2, 3], -1)
-    np.testing.assert_array_equal(against_references(FOUND, np.full_like(TRUTHS, -1), 3), -1)
+    np.testing.assert_array_equal(against_references(found, np.full_like(TRUTHS, -1, "int32"), 3), -1)
 
 
 def test_real_overlaps_are_those_of_the_metrics():
