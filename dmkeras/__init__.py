@@ -22,6 +22,7 @@ _HOME = {
     "PixelCNN": "dmkeras.generative.pixel_cnn",
     "PixelRNN": "dmkeras.generative.pixel_rnn",
     "ReverseClassificationAccuracy": "dmkeras.segmentation.reverse_classification_accuracy",
+    "SlidingWindow": "dmkeras.segmentation.sliding_window",
     "VAE": "dmkeras.generative.vae",
     "Recipe": "dmkeras.recipe",
     "YOLOv2": "dmkeras.detection.yolov2",
