@@ -133,8 +133,7 @@ def signatures(logits, stride, channels):
 
 def grey(picture):
     """[H, W, 3] -> [H, W, 1], both in levels from 0 to 255; equal channels are kept as they are."""
-    weights = tf.constant(np.array(GREY) / sum(GREY), "float32")
-    return tf.round(tf.reduce_sum(picture * weights, -1, keepdims=True))
+    return tf.round(tf.reduce_sum(picture * GREY, -1, keepdims=True))
 
 
 def overlay(picture, classes):
