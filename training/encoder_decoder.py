@@ -19,10 +19,10 @@ from dmkeras.data import batches, class_names, load
 from dmkeras.parts import segmentation_loss, segmentation_report, segmentation_training, segmenter_comparison
 from dmkeras.recipe import Recipe, run
 
-PHANTOMS = {"epochs": 10, "side": 96, "filters": (16, 32, 64, 64, 64)}  # lungs are told apart from afar
-OTHERS = {"epochs": 100, "side": 128, "filters": (16, 32, 64)}  # of a set of some hundred pictures
+FAR = (16, 32, 64, 64, 64)  # maps of five stages: what tells a left lung from a right one is far away
+PHANTOMS = {"epochs": 10, "side": 96, "filters": FAR, "momentum": 0.9}
+OTHERS = {"epochs": 100, "side": 128, "filters": (16, 32, 64), "momentum": 0.99}  # of a set of some hundred pictures
 CHANGES = {"mirror": False, "turns": False, "rotation": 0.1, "zoom": 1.1, "contrast": 1.1}, {"zoom": 1.25}
-MOMENTUM = 0.9  # of the moving statistics: trainings are short
 KINDS = ("nearest", "bed_of_nails", "max", "transposed")
 
 
@@ -86,7 +86,11 @@ def recipe(
         return found
 
     weights = segmentation_loss.median_frequency_weights(labels, len(names)) if balanced else None
-    options = {"convolutions": (convolutions,) * len(filters), "class_weights": weights, "momentum": MOMENTUM}
+    options = {
+        "convolutions": (convolutions,) * len(filters),
+        "class_weights": weights,
+        "momentum": defaults["momentum"],
+    }
     model = dmkeras.EncoderDecoder(images.shape[1:], len(names), unpooling, filters, **options)
     steps = epochs * (len(images) // batch_size)
     warm = {"warmup_target": learning_rate, "warmup_steps": min(50, steps // 4)}

@@ -16,9 +16,9 @@ A window is h x w pixels, an output pixel (y, x) lies in window (y // h, x // w)
 
 Pooling whose windows do not fit: sides are rounded up, the last windows have fewer pixels (none is made up in front, as
 TensorFlow's "SAME" does for windows of more than two). Of equal maxima the first, by rows, is the one that counts: it
-alone has the gradient, and it alone is put back. Positions are places within the window, i w + j, not within the picture
-or the batch as those of tf.nn.max_pool_with_argmax, whose operation has no XLA kernel on CPUs; they are bytes, since
-TensorFlow keeps int32 on the host where there is a GPU. Speed: benchmarks/unpooling_speed.py.
+alone has the gradient, and it alone is put back. Positions are places within the window, i w + j, a byte each, not places
+within the picture or the batch as those of tf.nn.max_pool_with_argmax, whose operation has no XLA kernel on CPUs and is
+slower there without (benchmarks/unpooling_speed.py).
 
 Shapes:  B batch, H height, W width, C channels, h and w sides of a window, F channels out, k side of a kernel, s stride.
 """  # noqa: E501 - a link
