@@ -12,8 +12,8 @@ with `zoom` drawn evenly on a logarithmic scale and `centre` evenly among those 
 the middle where it is larger. Pictures are interpolated bilinearly and grey (0.5) outside, labels are those of the
 nearest pixel and void (-1) outside. Where nothing is turned on, pixels and labels come back bit for bit.
 
-Colours, where asked: all channels replaced by their mean (`grey`), 1 - v (`invert`), v^g (`gamma`), and
-contrast about the picture's mean together with brightness (`contrast`), cut to [0, 1].
+Colours, where asked: all channels replaced by their mean (`grey`), 1 - v (`invert`), v^g (`gamma`), and b m + c (v - m)
+about the mean m of the picture (`contrast`), cut to [0, 1]. All are relative, since pictures may be dark.
 
 A model expected to train on it takes images [B, S, S, C] and labels [B, S, S] int32 with void.
 
@@ -126,8 +126,8 @@ def augment(
         grey: chance to lose the colours.
         invert: chance to become its negative.
         gamma: greatest exponent, and its inverse the least; at least 1.
-        contrast: greatest factor of contrast, and its inverse the least; brightness moves by up to a quarter of what
-            the factor is above 1. At least 1.
+        contrast: greatest factor of the picture's mean, and of what differs from it, and its inverse the least; at
+            least 1.
     """
     images, labels = tf.cast(images, "float32"), tf.cast(labels, "int32")
     rotation, zoom = number("rotation", rotation), number("zoom", zoom, 1)
@@ -192,6 +192,6 @@ def recolour(images, draws, grey, invert, gamma, contrast):
         images = tf.pow(tf.clip_by_value(images, 0.0, 1.0), tf.exp(np.log(gamma) * (2 * power - 1)))
     if contrast > 1:
         mean = tf.reduce_mean(images, (1, 2, 3), keepdims=True)
-        moved = mean + (contrast - 1) / 4 * (2 * shift - 1)
-        images = tf.clip_by_value(moved + (images - mean) * tf.exp(np.log(contrast) * (2 * factor - 1)), 0.0, 1.0)
+        brighter, steeper = (tf.exp(np.log(contrast) * (2 * draw - 1)) for draw in (shift, factor))
+        images = tf.clip_by_value(mean * brighter + (images - mean) * steeper, 0.0, 1.0)
     return images
