@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 import dmkeras
-from dmkeras.parts import pixel_forest, pixel_network, quality_trials, segmentation_metrics
+from dmkeras.parts import pixel_network, quality_trials, segmentation_metrics
 from dmkeras.segmentation.reverse_classification_accuracy import (
     METHODS,
     ReverseClassificationAccuracy,
@@ -123,7 +124,7 @@ def test_the_truth_of_the_references_never_enters_the_training(method):
 def test_what_is_learnt_is_the_one_segmentation(method, monkeypatch):
     learnt = []
 
-    class Spy(pixel_forest.RandomForestClassifier):
+    class Spy(RandomForestClassifier):
         def fit(self, features, labels):
             learnt.append((len(features), np.bincount(labels)))
             return super().fit(features, labels)
@@ -133,7 +134,7 @@ def test_what_is_learnt_is_the_one_segmentation(method, monkeypatch):
         return train(seen, labels, *rest)
 
     train = pixel_network._train
-    monkeypatch.setattr(pixel_forest, "RandomForestClassifier", Spy)
+    monkeypatch.setattr("sklearn.ensemble.RandomForestClassifier", Spy)
     monkeypatch.setattr(pixel_network, "_train", spy)
     segmentation = np.where(NEW_TRUTHS[:1] == 2, 1, NEW_TRUTHS[:1])
     if method == "cnn":

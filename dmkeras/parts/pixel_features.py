@@ -18,7 +18,6 @@ Shapes:  H height, W width, C channels, F features.
 """
 
 import numpy as np
-from scipy import ndimage
 
 REACH = (3, 6, 12)
 DIRECTIONS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x)
@@ -30,6 +29,8 @@ def filter_bank(image, position=False):
     Raises:
         ValueError: for a picture of another rank, an empty one, or one with numbers that are not finite.
     """
+    from scipy import ndimage
+
     image = np.asarray(image, "float32")
     if image.ndim != 3 or not image.size or not np.isfinite(image).all():
         raise ValueError(f"expected one picture [H, W, C] of finite numbers, received {list(image.shape)}")

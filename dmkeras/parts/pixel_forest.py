@@ -8,8 +8,6 @@ Shapes:  H, W sides, C channels, R pictures to segment, F features, L labels.
 """
 
 import numpy as np
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import RandomForestClassifier
 
 from dmkeras.parts.pixel_features import filter_bank
 
@@ -37,6 +35,9 @@ def segment_others(image, labels, bank, num_labels, position=False, trees=20, pi
         calibration: `"sigmoid"`, `"isotonic"` or None; not done for a label of fewer than FOLDS pixels.
         seed: of the drawing and the trees.
     """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import RandomForestClassifier
+
     known = np.flatnonzero(np.asarray(labels).reshape(-1) >= 0)
     if len(known) > pixels:
         known = np.random.default_rng(seed).choice(known, pixels, replace=False)

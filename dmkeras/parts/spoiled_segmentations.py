@@ -13,7 +13,6 @@ Shapes:  H height, W width of a map int32 [H, W]: 0 background, 1 to K classes, 
 """
 
 import numpy as np
-from scipy import ndimage
 
 KINDS = ("erosion", "dilation", "shift", "missing", "elastic", "holes", "swapped")
 
@@ -51,12 +50,16 @@ def _some_classes(labels, rng):
 
 def _thickness(inside):
     """Distance [H, W] of each pixel of a structure to the nearest outside of it, and the largest, in pixels."""
+    from scipy import ndimage
+
     depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
     return depth, depth.max()
 
 
 def _without(labels, gone, kind):
     """`labels` where the pixels `gone` of class `kind` get the nearest label that is neither `kind` nor void."""
+    from scipy import ndimage
+
     others = (labels != kind) & (labels >= 0)
     if not others.any():
         return np.where(gone, 0, labels)
@@ -72,6 +75,8 @@ def _erosion(labels, strength, rng):
 
 
 def _dilation(labels, strength, rng):
+    from scipy import ndimage
+
     for kind in _some_classes(labels, rng):
         _, most = _thickness(labels == kind)
         labels = np.where(ndimage.distance_transform_edt(labels != kind) <= strength * most, kind, labels)
@@ -86,6 +91,8 @@ def _shift(labels, strength, rng):
 
 
 def _elastic(labels, strength, rng):
+    from scipy import ndimage
+
     most = np.mean([_thickness(labels == kind)[1] for kind in np.unique(labels[labels > 0])])
     field = ndimage.gaussian_filter(rng.normal(size=(2, *labels.shape)), (0, most, most), mode="nearest")
     return _seen_at(labels, np.indices(labels.shape) + 4 * strength * most * field / np.abs(field).max())
@@ -97,6 +104,8 @@ def _seen_at(labels, places):
 
 
 def _missing(labels, strength, rng):
+    from scipy import ndimage
+
     for kind in _some_classes(labels, rng):
         parts, count = ndimage.label(labels == kind)
         gone = 1 + np.flatnonzero(rng.uniform(size=count) < strength)

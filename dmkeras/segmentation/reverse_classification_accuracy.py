@@ -40,14 +40,12 @@ class that neither segmentation nor truth have there is no real overlap (-1), an
 Deviations from the paper, each with its reason:
 - The paper's P_r are labels, as here by `soft=False`. Where S contradicts itself, as after a bend, F is unsure and its
   likeliest labels look better than S: probabilities tell it (figures in benchmarks/README.md).
-- The paper's forest, network and registration are its authors' own; these are small enough for two cores.
-- The line is not the paper's, which takes 3 for the prediction, as slope 1 and intercept 0 do.
+- Forest, network and registration are smaller than the paper's. Nor is the line the paper's, which predicts 3 itself.
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.base import clone
 
 from dmkeras.parts import checks, overlap_calibration, pixel_forest, pixel_network, reference_overlaps, registration
 
@@ -70,9 +68,11 @@ def reverse_accuracy(classifier, old_x, old_y, new_x, reverse=None):
     Returns:
         (accuracy in [0, 1], the labels [m] that the new rows got).
     """
+    from sklearn.base import clone
+
     labels = clone(classifier).fit(old_x, old_y).predict(new_x)
-    lone = len(np.unique(labels)) == 1
-    found = labels[0] if lone else clone(reverse or classifier).fit(new_x, labels).predict(old_x)
+    reverse = clone(classifier if reverse is None else reverse)
+    found = reverse.fit(new_x, labels).predict(old_x) if len(np.unique(labels)) > 1 else labels[0]
     return float(np.mean(found == old_y)), labels
 
 
@@ -81,8 +81,8 @@ def reverse_accuracy(classifier, old_x, old_y, new_x, reverse=None):
 class ReverseClassificationAccuracy(keras.Model):
     """Predicts the overlap of a segmentation with the truth that nobody has.
 
-    Call: overlaps `[B, R, 1 + K]` float32, of the reverse classifier's segmentations with the references' truths, -1
-    for none  ->  predicted overlaps `[B, 2 + K]` float32, on the line, which may leave [0, 1].
+    Call: overlaps `[B, R, 1 + K]` float32 with the references, -1 for none  ->  predicted ones `[B, 2 + K]` float32, on
+    the line, which may leave [0, 1].
 
     | signature | inputs | outputs |
     | --- | --- | --- |
@@ -159,7 +159,7 @@ class ReverseClassificationAccuracy(keras.Model):
         self.margins = weight("margins", (2, columns), 0, trainable=False)  # of the real value around the predicted one
         self.references = weight("references", (num_references, *self.image_shape), 0, trainable=False)
         self.truths = weight("truths", (num_references, *size), -1, "int32", trainable=False)  # -1: not set
-        self._bank = None  # the references' features, once the forest needs them
+        self._bank = None  # features for the forest
         self(keras.Input((self.num_references, 1 + self.num_classes)))
 
     def call(self, overlaps, training=False):

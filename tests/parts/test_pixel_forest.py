@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from dmkeras.parts import pixel_forest
 from dmkeras.parts.pixel_forest import bank_of
@@ -27,12 +28,12 @@ def test_it_learns_a_picture_and_finds_the_same_in_others(calibration):
 def test_it_learns_so_many_pixels_with_an_answer_and_no_others(monkeypatch):
     seen = []
 
-    class Spy(pixel_forest.RandomForestClassifier):
+    class Spy(RandomForestClassifier):
         def fit(self, features, labels):
             seen.append((features, labels))
             return super().fit(features, labels)
 
-    monkeypatch.setattr(pixel_forest, "RandomForestClassifier", Spy)
+    monkeypatch.setattr("sklearn.ensemble.RandomForestClassifier", Spy)
     labels = LABELS[0].copy()
     labels[:, 10:] = -1
     segment_others(IMAGES[0], labels, trees=2, pixels=50)
