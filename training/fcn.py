@@ -19,7 +19,7 @@ PHOTOS = {"epochs": 120, "side": 224}  # of any other data
 STILL = {"mirror": False, "turns": False}
 CHANGES = {  # of pictures in training
     "phantoms": {**STILL, "rotation": 0.1, "zoom": 1.1, "contrast": 1.1},
-    "pairs": {"rotation": 0.2, "zoom": 1.3, "grey": 0.3, "invert": 0.3, "gamma": 1.5, "contrast": 1.3},
+    "pairs": {"rotation": 0.2, "zoom": 1.3, "gamma": 1.3, "contrast": 1.3},
 }
 OTHERS = {"turns": False, "rotation": 0.1, "zoom": 1.5, "gamma": 1.2, "contrast": 1.2}
 MOMENTUM = 0.9  # of the moving statistics: trainings are short
