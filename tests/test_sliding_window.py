@@ -406,7 +406,7 @@ def test_a_crop_is_background_only_if_it_overlaps_no_object_by_more_than_said():
 def test_crops_are_drawn_of_every_kind_and_by_their_seed_alone():
     images, truths = RNG.random((3, 96, 96, 3), "float32"), np.tile(np.float32([[[20, 20, 50, 50]]]), (3, 1, 1))
     truths, classes = np.concatenate([truths, np.full_like(truths, np.nan)], 1), np.array([[1, -1]] * 2 + [[-1, -1]])
-    draw = lambda seed: window_crops.drawn(images, truths, classes, [seed, 0], (18, 18), (2, 2), (15, 48))
+    draw = lambda seed: window_crops.drawn(images, truths, classes, [seed, 0], (18, 18), (2, 2), (15, 48), 4, 4, 4)
     (crops, labels), again, other = draw(0), draw(0), draw(1)
     assert crops.shape == (36, 18, 18, 3)
     by_kind = labels.numpy().reshape(3, 3, 4)  # picture, kind, crop
@@ -505,6 +505,8 @@ def test_pictures_and_labels_that_cannot_be_are_refused(net, images):
     ):
         with pytest.raises(ValueError, match=words):
             model.fit(crops, labels, verbose=0)
+    with pytest.raises(ValueError, match="expected labels of windows"):
+        model.compute_loss(y=np.array([0, 1]), y_pred=model(images))
     for wrong, words in ((255 * crops, "divide 8-bit"), (crops[..., :1], "images"), (crops[0], "images")):
         with pytest.raises(ValueError, match=words):
             model.fit(wrong, np.array([0, 1]), verbose=0)

@@ -3,6 +3,7 @@
     object      a truth whose middle moved by up to SHIFT of its sides and whose sides changed by up to e^STRETCH
     near        the same with NEAR_SHIFT and NEAR_STRETCH
     far         a box anywhere, with sides from the smallest to the largest truth of all
+    all         moved into the picture, where a detector's windows are: many then touch its border, as it does
     label       class + 1 where the IoU with a truth is at least POSITIVE, 0 where none is above NEGATIVE, else -1
     hard        what a detector, so trained, found with IoU of at most NEGATIVE with every truth
 
@@ -44,7 +45,7 @@ def crops_of(images, boxes, owners, window, margin):
     return tf.clip_by_value(tf.nn.avg_pool2d(found, 2, 2, "VALID"), 0.0, 1.0)
 
 
-def drawn(images, boxes, classes, seed, window, margin, sides, objects=4, near=4, far=4):
+def drawn(images, boxes, classes, seed, window, margin, sides, objects=4, near=6, far=6):
     """Crops of a batch of pictures, drawn anew.
 
     Args:
@@ -78,6 +79,8 @@ def drawn(images, boxes, classes, seed, window, margin, sides, objects=4, near=4
     size, shape = tf.exp(np.log(sides[0]) + size * np.log(sides[1] / sides[0])), tf.exp(STRETCH * (2 * shape - 1))
     middle = tf.concat([middle, anywhere], 1)
     side = tf.concat([side, tf.stack([size * shape, size / shape], -1)], 1)
+    half = tf.minimum(side, frame) / 2
+    middle = tf.clip_by_value(middle, half, frame - half)
     found = tf.concat([middle - side / 2, middle + side / 2], -1)  # [P, count + far, 4]
     labels = labels_of(found, boxes, classes)
     owners = tf.repeat(tf.range(tf.shape(images)[0]), count + far)
@@ -92,7 +95,7 @@ def labels_of(found, boxes, classes):
     return tf.where(best >= POSITIVE, kind + 1, tf.where(best <= NEGATIVE, 0, -1))
 
 
-def hard_negatives(detect, images, boxes, classes, least_score=0.1, batch_size=50, each=5):
+def hard_negatives(detect, images, boxes, classes, least_score=0.3, batch_size=50, each=5):
     """What `detect` found where nothing is: owners [n] and boxes [n, 4], `each` at most of a picture, the best scored.
 
     Args:

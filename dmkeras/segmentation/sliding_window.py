@@ -182,8 +182,10 @@ class SlidingWindow(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The mean cross-entropy, in nats, of labels `y` [B], or [B, R, S]; -1 takes no part."""
-        shape = tf.shape(y_pred)[:-1]
-        labels = tf.reshape(tf.cast(y, "int32"), shape)
+        labels = tf.cast(y, "int32")
+        labels = labels[:, None, None] if labels.shape.rank == 1 else labels
+        if not labels.shape.is_compatible_with(y_pred.shape[:-1]):
+            raise ValueError(f"expected labels of windows {y_pred.shape[:-1]}, received {labels.shape}")
         weight = tf.cast(labels >= 0, "float32")
         if sample_weight is not None:
             sample_weight = tf.cast(sample_weight, "float32")
