@@ -172,12 +172,15 @@ def functional(channels=3, padding="same", name="tiny"):
 
 
 def test_a_functional_model_is_cut_at_its_layers_and_reloads(tmp_path):
-    model = told(FCN(SHAPE, K, functional(), stages=("block0", "block1", "block3")))
+    options = {"pool_scales": (0.5, 0.25), "head_filters": 5, "head_size": 3, "class_weights": (1, 2, 3)}
+    model = told(FCN(SHAPE, K, functional(), stages=("block0", "block1", "block3"), **options))
     assert model.strides == (2, 4, 16)  # the scores of block3 are made large by 4, then by 2
     assert not any("predictions" in weight.path for weight in model.weights)
     images = squares(1)[0]
     model.save(tmp_path / "fcn.keras")
-    np.testing.assert_array_equal(dmkeras.load(tmp_path / "fcn.keras")(images), model(images))
+    again = dmkeras.load(tmp_path / "fcn.keras")
+    np.testing.assert_array_equal(again(images), model(images))
+    assert again.class_weights == (1, 2, 3)
 
 
 def test_without_a_backbone_it_stands_on_the_last_stages_of_darknet19():
