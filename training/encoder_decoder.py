@@ -106,7 +106,6 @@ def recipe(
         validation_freq=5 if epochs >= 40 else 1,
         evaluate=evaluate,
         pictures=pictures,
-        pictures_every=epochs,
         labels=names,
         description=f"{data}, {len(images)} pictures of {images.shape[1]}x{images.shape[2]} pixels",
     )
