@@ -136,6 +136,23 @@ def test_rotated_and_zoomed_labels_stay_on_their_pixels():
     assert (told != shifted)[inside & clear & (shifted >= 0)].sum() > 100
 
 
+def test_pictures_are_turned_and_scaled_but_never_sheared():
+    draws = tf.random.stateless_uniform([6, 500], SEED)
+    sizes = ((30.0, 40.0), (20.0, 20.0))
+    for mirror, turns in itertools.product((False, True), repeat=2):
+        found = training.windows(draws, *sizes, mirror, turns, rotation=0.3, zoom=1.5).numpy()
+        matrix = found[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
+        factor = np.linalg.det(matrix)  # below 0: mirrored
+        np.testing.assert_allclose(
+            matrix @ matrix.transpose(0, 2, 1), np.abs(factor)[:, None, None] * np.eye(2), atol=1e-5
+        )
+        assert (factor < 0).any() == mirror
+        assert 1.5**-2 - 1e-5 < np.abs(factor).min() < 0.5 < 2 < np.abs(factor).max() < 1.5**2 + 1e-5
+        angle = np.arctan2(matrix[:, 1, 0], matrix[:, 1, 1])  # of the row that a mirror leaves as it is
+        off = angle - np.pi / 2 * np.round(angle / (np.pi / 2)) if turns else angle
+        assert 0.29 < np.abs(off if not mirror else off[factor > 0]).max() < 0.3 + 1e-5
+
+
 def test_zoom_changes_sizes_within_its_limits():
     images, labels = smooth(200)
     _, maps = training.augment(images, labels, SEED, zoom=1.5)
