@@ -50,7 +50,7 @@ def main():
                 row = measure(arguments.data, method, trial)
                 with open(arguments.out, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-                print({key: value for key, value in row.items() if key not in ("predicted", "real")}, flush=True)
+                print({key: value for key, value in row.items() if not isinstance(value, list)}, flush=True)
 
 
 def measure(data, method, trial):
@@ -81,11 +81,16 @@ def measure(data, method, trial):
     told = real[:, 2:] >= 0
     inside = (ends[..., 0] <= real[:, 2:]) & (real[:, 2:] <= ends[..., 1])
     figures["references"] = float(inside[told].mean())
+    (first, second), *_ = made.data("validation", 0).unbatch().batch(10**6).as_numpy_iterator()
+    known = {"overlaps": first, "columns": second}
     model.over = "mean"
     made.stages[0][1](made, None)
     figures |= {f"mean_{key}": value for key, value in quality_report.figures_of(model, found, real).items()}
     seconds = sum(time for time, _ in scored) / sum(count for _, count in scored)
     pairs = {"predicted": predicted[told].round(4).tolist(), "real": real[:, 2:][told].round(4).tolist()}
+    pairs |= {"overlaps": found.round(4).tolist(), "columns": real.round(4).tolist()}
+    for part in ("overlaps", "columns"):
+        pairs[f"calibration_{part}"] = known[part].round(4).tolist()
     name = "pairs" if data.startswith("pairs:") else data
     return {"data": name, "method": method, "trial": trial, "seconds": seconds} | figures | pairs
 

@@ -42,6 +42,16 @@ def test_a_smooth_bend_is_found_by_the_deformable_step_alone():
     assert deformable < 0.6 * affine
 
 
+def test_the_bend_is_of_the_fixed_picture_and_the_affine_move_comes_after():
+    """places(q) = A (q + u(q)): the other order, A q + u(A q), would miss the turn of u."""
+    bend_y, bend_x = Y + 2.5 * np.sin(X / 6), X + 2.5 * np.cos(Y / 6)
+    c, s = np.cos(0.4), np.sin(0.4)
+    turned = lambda y, x: (24 + c * (y - 24) + s * (x - 24), 24 + c * (x - 24) - s * (y - 24))
+    y, x = turned(bend_y, bend_x)
+    found = places(picture(y, x), picture())
+    assert inner(found, np.stack([y, x], -1)) < 0.6
+
+
 def test_brightness_does_not_matter():
     darker = places(0.4 * picture(Y + 2, X), picture())
     assert inner(darker, np.stack([Y + 2, X], -1)) < 0.5
