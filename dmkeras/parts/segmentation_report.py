@@ -19,6 +19,7 @@ from dmkeras.parts import segmentation_metrics as metrics
 BATCH = 10  # pictures that `segment` is given at once
 MISSED, INVENTED, CONFUSED = 1, 2, 3  # kinds of errors, drawn in the colours of these classes
 ERRORS = "errors: orange missed, green invented, red another class"
+COLOURS = ("blue", "orange", "green", "red", "purple", "brown", "pink", "grey", "olive", "cyan")  # of figures.PALETTE
 
 
 def segmented(model, images, batch_size=BATCH):
@@ -86,14 +87,13 @@ def errors(truth, found):
 
 def _sheet(images, labels, found, each, rows, names, draw):
     tiles, texts = [], []
-    several = names if len(names) > 2 else None  # one class needs no name in the picture
     scale = max(1, round(192 / max(images.shape[1:3])))
     for i in rows:
-        picture = np.repeat(np.repeat(images[i], scale, 0), scale, 1)
-        tiles.append(picture)
-        tiles.append(draw.masks(images[i], labels[i], names=several, scale=scale))
-        tiles.append(draw.masks(images[i], found[i], names=several, scale=scale))
+        tiles.append(np.repeat(np.repeat(images[i], scale, 0), scale, 1))
+        tiles += [draw.masks(images[i], classes[i], scale=scale) for classes in (labels, found)]
         tiles.append(draw.masks(images[i], errors(labels[i], found[i]), opacity=0.9, scale=scale))
         texts.append(f"IoU {each[i]:.3f}")
+    shown = np.union1d(labels[list(rows)], found[list(rows)])
+    legend = ", ".join(f"{COLOURS[kind % len(COLOURS)]} {names[kind]}" for kind in shown if kind > 0)
     columns = ["picture", "truth", "found", "errors"]
-    return draw.grid(tiles, 4, row_labels=texts, column_labels=columns, title=ERRORS, scale=1)
+    return draw.grid(tiles, 4, row_labels=texts, column_labels=columns, title=f"{legend}; {ERRORS}", scale=1)

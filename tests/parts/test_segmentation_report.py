@@ -65,10 +65,12 @@ def test_the_best_and_the_worst_pictures_are_found(held_out):
     images[2] = np.where((labels[2] == 2)[..., None], 0.35, images[2])  # discs taken for squares
     seen = []
     draw = types.SimpleNamespace(
-        masks=lambda image, *args, **options: seen.append(image) or figures.masks(image, *args, **options),
-        grid=figures.grid,
+        masks=lambda image, *args, **options: seen.append(image) or figures.masks(image, *args, **options)
     )
+    titles = []
+    draw.grid = lambda *args, **options: titles.append(options["title"]) or figures.grid(*args, **options)
     sheets = segmentation_report.sheets(told(), images, labels, NAMES, draw, count=2)
+    assert all(title.startswith("orange square, green disc; errors: orange missed") for title in titles)
     assert list(sheets) == ["segmentations", "best", "worst"]
     first = [next(i for i in range(7) if np.array_equal(image, images[i])) for image in seen[::3]]
     assert first[:2] == [0, 1]
