@@ -7,6 +7,7 @@
 Shapes:  N pictures, H height, W width, C colours, M rows of truths, K classes.
 """
 
+import gc
 import time
 
 import numpy as np
@@ -106,7 +107,10 @@ def ablation(steps, train, seeds, measure):
     print(f"{'':>30} {'map':>12} {'map50':>12}   over seeds {list(seeds)}")
     for name, change in steps.items():
         options |= change
-        runs = [measure(train(dict(options), seed)) for seed in seeds]
+        runs = []
+        for seed in seeds:
+            runs.append(measure(train(dict(options), seed)))
+            gc.collect()  # models and their graphs refer to one another, and to the pictures that they were trained on
         cells = []
         for figure in ("map", "map50"):
             values = np.array([run[figure] for run in runs])

@@ -99,11 +99,16 @@ def train_on_crops(classifier, images, boxes, classes, sides, epochs=2, batch_si
     """
     classifier.compile(keras.optimizers.Adam(2e-3), jit_compile=False)
     for side in sides:
-        pictures, labels = crops(images, boxes, classes, side)
-        size = min(batch_size, len(labels))
-        data = tf.data.Dataset.from_tensor_slices((pictures, labels)).shuffle(len(labels)).batch(size, True)
+        data = _shuffled(*map(tf.constant, crops(images, boxes, classes, side)), batch_size)
         classifier.fit(data, epochs=epochs, verbose=0)
     return classifier
+
+
+def _shuffled(pictures, labels, batch_size):
+    """Batches in another order each time; what is shuffled are numbers, since a buffer of pictures would be a copy."""
+    count = len(labels)
+    order = tf.data.Dataset.range(count).shuffle(count).batch(min(batch_size, count), True)
+    return order.map(lambda rows: (tf.gather(pictures, rows), tf.gather(labels, rows)))
 
 
 def trained(recipe, epochs, seed):
