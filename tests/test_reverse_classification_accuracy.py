@@ -278,6 +278,18 @@ def test_calibration_recovers_a_known_line_and_leaves_the_order(how):
     np.testing.assert_array_equal(np.argsort(model(overlaps)[:, 0]), np.argsort(raw[:, 0]))
 
 
+def test_a_policy_of_lower_precision_changes_nothing():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = make("forest")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    overlaps = random_overlaps(5)
+    np.testing.assert_array_equal(model(overlaps), make("forest")(overlaps))
+    again = ReverseClassificationAccuracy.from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+
+
 def test_calibration_never_turns_the_order_around():
     model, overlaps = make("forest"), random_overlaps(30)
     model.calibrate(overlaps, 1 - model.uncalibrated(overlaps).numpy())

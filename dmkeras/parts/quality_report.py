@@ -62,8 +62,8 @@ def worst(new, answer, figures, count=12):
     """Pictures {"image", "semantic", "name"} under their segmentations, the lowest predicted Dice first."""
     order = np.argsort(answer["dice"], kind="stable")[:count]
     side = max(new["image"].shape[1:3])
-    tiles = [figures.masks(new["image"][i], new["semantic"][i], scale=max(1, 240 // side)) for i in order]
-    texts = [f"{answer['dice'][i]:.2f}  {str(new['name'][i])[-26:]}" for i in order]
+    tiles = [figures.masks(new["image"][i], new["semantic"][i], scale=max(1, round(256 / side))) for i in order]
+    texts = [f"{answer['dice'][i]:.2f}  {str(new['name'][i])[-30:]}" for i in order]
     return figures.grid(tiles, min(4, len(tiles)), titles=texts, scale=1)
 
 

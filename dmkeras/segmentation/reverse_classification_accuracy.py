@@ -137,7 +137,7 @@ class ReverseClassificationAccuracy(keras.Model):
         seed=0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})  # a handful of numbers: no policy lowers them
         self.image_shape = checks.check_image_shape(image_shape)
         counts = {"num_classes": num_classes, "num_references": num_references, "filters": filters}
         for name, count in (counts | {"steps": steps, "trees": trees, "pixels": pixels}).items():
