@@ -32,10 +32,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each cell of the first table")
     seconds = parser.parse_args().seconds
     net = network()
-    print(
-        "| picture | stride | windows | loop | in graph | dense | loop / in graph | in graph / dense | multiply-adds |"
-    )
-    print("| --- " * 9 + "|")
+    columns = "picture", "stride", "windows", "loop", "in graph", "dense", "loop / graph", "graph / dense", "work"
+    print("|", " | ".join(columns), "|\n" + "| --- " * len(columns) + "|")
     for side, stride in CASES:
         image = tf.constant(np.random.default_rng(0).random((1, side, side, 3), "float32"))
         runs = candidates(net, stride)

@@ -76,7 +76,8 @@ class SlidingWindow(keras.Model):
         scales: by which `detect` resizes pictures, numbers or pairs (down, across).
         from_logits: whether the classifier answers logits; False for probabilities. None looks at its last layer.
         resize: whether windows are resized to what the classifier takes; otherwise they must have that size.
-        dense: True evaluates densely, False window by window; None densely wherever that is exact.
+        dense: True evaluates densely, False window by window; None densely where that is exact and neighbours share at
+            least half of a window: less, and asking them one by one is as quick.
         chunk: windows in memory at once.
 
     Raises:
@@ -145,6 +146,8 @@ class SlidingWindow(keras.Model):
             network, own = fully_convolutional(self.classifier)
             if any(stride % mine for stride, mine in zip(self.stride, own)):
                 raise ValueError(f"stride {self.stride} is no multiple of the classifier's own, {own}")
+            if self.dense is None and any(2 * stride > side for stride, side in zip(self.stride, self.window)):
+                return None
         except ValueError as error:
             if self.dense is None:
                 return None
