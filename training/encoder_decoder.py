@@ -5,7 +5,19 @@ python -m training.encoder_decoder --data pairs:DIR        your own pictures wit
 python -m training.encoder_decoder --compare unpooling     the four upsamplings on the same data, from the same seeds
 
 Pictures are cut, moved and recoloured anew in each epoch; those of `phantoms`, which have a left and a right, are
-neither mirrored nor turned by quarters.
+neither mirrored nor turned by quarters. Mean IoU of the test pictures, and that of pixels near an edge of the truth;
+two x86-64 cores shared with much other work; means and spread over the seeds:
+
+                            nearest      bed_of_nails  max          transposed
+phantoms, seeds 0 1 2       .932 +-.001  .938 +-.004   .940 +-.001  .923 +-.002   100 pictures, 5 stages, 10 epochs
+  near an edge              .828 +-.001  .845 +-.008   .850 +-.003  .805 +-.005
+  weights                   196,069      196,069       196,069      413,157
+nuclei, seeds 0 1           .864 +-.008  .861 +-.005   .866 +-.004  .866 +-.005   20 pictures, 3 stages, --epochs 40
+  near an edge              .619 +-.018  .620 +-.006   .628 +-.014  .629 +-.012
+  weights                   47,442       47,442        47,442       133,458
+
+Behind five stages, which leave 3x3 pixels, nails and positions are ahead; behind three, 32x32, the four are level.
+The nuclei (2018 Data Science Bowl: 80 in training, 20, 20) with all 100 epochs, seed 0: .870, trained in 128 s.
 """
 
 from typing import Literal
