@@ -3,6 +3,14 @@
 python -m training.sliding_window                      simple_shapes: no download; `--fast`: in seconds
 python -m training.sliding_window --no-mining          without the second stage, the hard negatives
 python -m training.sliding_window --data voc:DIR       your own, in Pascal VOC's format
+
+simple_shapes, 200 test pictures, 2000 in training, seed 0; five passes over these pictures either way:
+                                      AP     AP50   AP75    squares  discs  triangles (AP)
+3 epochs, 2 passes with mined crops   .487   .937   .412    .477     .595   .388
+5 epochs, --no-mining                 .528   .916   .567    .473     .601   .511
+Hard negatives bring what they are for, fewer false alarms (AP50), and cost precision of place. YOLOv2 has .920, AP50
+.992 on the same pictures (training/yolov2.py, with 8000 in training): a box here is one of 12 sizes, a stride apart,
+which nothing regresses. What is still wrong: parts of objects, and corners of pictures beside the grey border.
 """
 
 import keras
@@ -48,7 +56,7 @@ def recipe(
 
     pictures: of the training split. num_scales: sizes of windows, clusters of the boxes. batch_size: pictures.
     """
-    epochs, num_scales, filters = epochs or (2 if fast else 6), 2 if fast else num_scales, 4 if fast else filters
+    epochs, num_scales, filters = epochs or (2 if fast else 3), 2 if fast else num_scales, 4 if fast else filters
     names = class_names(data, data_dir=data_dir)
     source = {"most": 60 if fast else pictures, "data_dir": data_dir, "download": download}
     sets = padded_splits(data, detection_training.letterboxed(side), **source)
