@@ -81,8 +81,13 @@ def crops(images, boxes, classes, side, margin=0.15):
     height, width = images.shape[1:3]
     chosen = boxes[real] + margin * np.tile(boxes[real][:, 2:] - boxes[real][:, :2], 2) * [-1, -1, 1, 1]
     corners = chosen[:, [1, 0, 3, 2]] / [height, width, height, width]
-    found = tf.image.crop_and_resize(images, corners, rows, (side, side), extrapolation_value=0.5)
-    return tf.clip_by_value(found, 0.0, 1.0).numpy(), classes[real].astype("int32")
+    found = np.empty((len(rows), side, side, images.shape[3]), "float32")
+    for part in np.array_split(np.arange(len(rows)), len(rows) // 1000 + 1):  # copies of few pictures at a time
+        if len(part):
+            first, last = rows[part[0]], rows[part[-1]] + 1
+            whole = images[first:last], corners[part], rows[part] - first, (side, side)
+            found[part] = tf.clip_by_value(tf.image.crop_and_resize(*whole, extrapolation_value=0.5), 0.0, 1.0)
+    return found, classes[real].astype("int32")
 
 
 def train_on_crops(classifier, images, boxes, classes, sides, epochs=2, batch_size=64):
