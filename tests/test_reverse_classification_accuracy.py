@@ -189,6 +189,22 @@ def test_a_reverse_classifier_that_is_unsure_lowers_the_prediction_by_its_doubt(
     assert abs(loss[True] - real) < abs(loss[False] - real)
 
 
+def test_the_negative_of_a_reference_is_no_witness_for_the_nearest():
+    """An inverted map of a picture is right for its negative; only pixels tell that this is another kind."""
+    half = np.arange(SIDE)[None, :] < np.array([14, 16, 18])[:, None]  # bright, of class 1
+    truths = np.repeat(half[:, None], SIDE, axis=1).astype("int32")
+    images = (np.where(truths, 0.6, 0.1)[..., None] + 0.05 * IMAGES).astype("float32")
+    inverted = 1 - truths[:1]
+    references = np.stack([images[1], 1 - images[2]]), np.stack([truths[1], truths[2]])
+    references[1][:, 0, 0] = 2  # each class is somewhere
+    dice = {}
+    for nearest in (1, None):
+        model = make("forest", references=references, nearest=nearest, position=False)
+        dice[nearest] = model.score(images[:1], inverted)["class_dice"][0, 0]
+    assert dice[None] > 0.8
+    assert dice[1] < 0.3
+
+
 def test_a_reference_without_a_structure_is_no_witness_of_it():
     truths = TRUTHS.copy()
     truths[0][truths[0] == 2] = 0
@@ -390,6 +406,7 @@ def test_calibrated_probabilities_change_the_forest_and_segment_as_well():
         ({"num_classes": 0}, "num_classes must be at least 1"),
         ({"num_references": 0}, "num_references must be at least 1"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"nearest": 0}, "nearest must be at least 1"),
         ({"level": 1.0}, "level must be"),
         ({"probability_calibration": "platt"}, "probability_calibration must be one of"),
         ({"image_shape": (8, 8)}, "image_shape must be"),

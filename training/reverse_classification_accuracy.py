@@ -23,6 +23,8 @@ from dmkeras.recipe import Recipe, run
 
 FRAME = ("phantoms",)  # data sets in whose pictures the same thing is at the same place
 
+NEAREST = 4  # references that are asked, where they may be of many kinds; chosen on calibration pictures
+
 
 def recipe(
     fast=False,
@@ -30,6 +32,7 @@ def recipe(
     data_dir: str | None = None,
     method: Literal["cnn", "forest", "registration"] = "cnn",
     over: Literal["best", "mean"] = "best",
+    nearest: int | None = None,
     soft=True,
     position: bool | None = None,
     side: int | None = None,
@@ -53,9 +56,9 @@ def recipe(
     pictures = functools.cache(lambda split: quality_trials.shuffled(load_split(split), trial))
     shown, learnt = quality_trials.parted(pictures("train"), num_references)
     settings = {"method": method, "over": over, "steps": steps, "probability_calibration": probability_calibration}
-    settings |= {"position": data in FRAME if position is None else position, "seed": trial, "soft": soft}
-    shape = shown["image"].shape[1:]
-    model = dmkeras.ReverseClassificationAccuracy(shape, len(names), num_references, **settings)
+    settings |= {"nearest": nearest or (None if data in FRAME else NEAREST), "soft": soft, "seed": trial}
+    settings["position"] = data in FRAME if position is None else position
+    model = dmkeras.ReverseClassificationAccuracy(shown["image"].shape[1:], len(names), num_references, **settings)
     model.set_references(shown["image"], shown["semantic"])
 
     @functools.cache

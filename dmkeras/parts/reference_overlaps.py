@@ -30,6 +30,30 @@ def against_references(found, truths, num_classes):
     return tf.where(sizes > 0, dice, -1.0)
 
 
+def of_nearest(overlaps, images, references, count):
+    """`overlaps` [B, R, 1 + K] where the references that are not among the `count` most like the picture have -1.
+
+    Alike are pictures whose nine deciles of each channel are near by the mean absolute difference: a bright picture is
+    not like its negative, and no reverse classifier could tell that it was taught the negative's truth. A class that
+    none of the nearest has keeps all its witnesses.
+
+    Args:
+        overlaps: [B, R, 1 + K] of `against_references`.
+        images: float32 [B, H, W, C].
+        references: [R, H, W, C].
+        count: from 1 to R.
+    """
+
+    def deciles(images):
+        pixels = tf.sort(tf.reshape(images, [-1, images.shape[1] * images.shape[2], images.shape[3]]), axis=1)
+        return tf.gather(pixels, np.rint(np.linspace(0.1, 0.9, 9) * (pixels.shape[1] - 1)).astype("int32"), axis=1)
+
+    apart = tf.reduce_mean(tf.abs(deciles(images)[:, None] - deciles(references)[None]), [2, 3])  # [B, R]
+    rank = tf.argsort(tf.argsort(apart, stable=True), stable=True)
+    near = tf.where(rank[..., None] < count, overlaps, -1.0)
+    return tf.where(tf.reduce_max(near, 1, keepdims=True) >= 0, near, overlaps)
+
+
 def real_overlaps(found, truths, num_classes):
     """Dice float32 [B, 2 + K] of maps [B, H, W] with their own truths: mean over classes, foreground, each class.
 

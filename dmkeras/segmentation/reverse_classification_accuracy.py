@@ -7,14 +7,13 @@ A picture I comes with a segmentation S of unknown quality; for R reference pict
 
     1  F = train(I, S)                            a reverse classifier, which sees this one pair and nothing else
     2  P_r = F(J_r)                               it segments each reference, with a probability for each label
-    3  overlap(S)_k = max_r Dice_k(P_r, T_r)      the best: one reference like I is enough; or `over="mean"`
+    3  overlap(S)_k = max_r Dice_k(P_r, T_r)      the best, of all or of the `nearest` references; or `over="mean"`
     4  predicted_k = a_k overlap(S)_k + b_k       a line fitted where real overlaps are known, by `calibrate` or `fit`
 
     Dice_k(P, T) = 2 |P_k & T_k| / (|P_k| + |T_k|), of class k, or of the foreground: any class against none;
     of probabilities p (`soft`), |P_k| = sum p_k and |P_k & T_k| = sum of p_k where T is k
 
-If S is good, F learns what the structures look like and finds them in some reference; what S gets wrong, F repeats.
-Reverse classifiers, `method`:
+If S is good, F finds the structures in some reference; what S gets wrong, F repeats. Reverse classifiers, `method`:
 
     "cnn"            a small convolutional network trained within the graph (dmkeras/parts/pixel_network.py)
     "forest"         a random forest of single pixels (dmkeras/parts/pixel_features.py), scikit-learn's
@@ -40,7 +39,9 @@ class that neither segmentation nor truth have there is no real overlap (-1), an
 Deviations from the paper, each with its reason:
 - The paper's P_r are labels, as here by `soft=False`. Where S contradicts itself, as after a bend, F is unsure and its
   likeliest labels look better than S: probabilities tell it (figures in benchmarks/README.md).
-- Forest, network and registration are smaller than the paper's. Nor is the line the paper's, which predicts 3 itself.
+- The paper's references are all of a kind. Where they are not, some reference suits a wrong S, as a negative does the
+  inverted map of a picture: `nearest` takes those most like I, by their pixels alone.
+- Forest, network and registration are smaller than the paper's; the line is not the paper's, which predicts 3 itself.
 """
 
 import keras
@@ -81,8 +82,7 @@ def reverse_accuracy(classifier, old_x, old_y, new_x, reverse=None):
 class ReverseClassificationAccuracy(keras.Model):
     """Predicts the overlap of a segmentation with the truth that nobody has.
 
-    Call: overlaps `[B, R, 1 + K]` float32 with the references, -1 for none  ->  predicted ones `[B, 2 + K]` float32, on
-    the line, which may leave [0, 1].
+    Call: overlaps `[B, R, 1 + K]` float32, -1 for none  ->  predicted ones `[B, 2 + K]` float32, not cut to [0, 1].
 
     | signature | inputs | outputs |
     | --- | --- | --- |
@@ -105,6 +105,7 @@ class ReverseClassificationAccuracy(keras.Model):
         num_references: R.
         method: `"cnn"`, `"forest"` or `"registration"`, see the module.
         over: `"best"` or `"mean"`, of the references.
+        nearest: how many references, those most like a picture, are asked about it; None for all.
         soft: whether overlaps are those of probabilities; False takes the likeliest labels, as the paper.
         position: whether the reverse classifier knows where a pixel is: for pictures in a common frame.
         filters, steps, learning_rate: of the network, see dmkeras/parts/pixel_network.py.
@@ -125,6 +126,7 @@ class ReverseClassificationAccuracy(keras.Model):
         num_references=8,
         method="cnn",
         over="best",
+        nearest=None,
         soft=True,
         position=False,
         filters=16,
@@ -144,6 +146,7 @@ class ReverseClassificationAccuracy(keras.Model):
             setattr(self, name, checks.whole_number(name, count, 1))
         self.method = checks.one_of("method", method, METHODS)
         self.over = checks.one_of("over", over, ("best", "mean"))
+        self.nearest = None if nearest is None else min(checks.whole_number("nearest", nearest, 1), num_references)
         self.soft, self.position = bool(soft), bool(position)
         self.learning_rate = checks.number("learning_rate", learning_rate)
         choices = (None, "sigmoid", "isotonic")
@@ -174,8 +177,6 @@ class ReverseClassificationAccuracy(keras.Model):
             found = tf.math.divide_no_nan(tf.reduce_sum(told * overlaps, 1), tf.reduce_sum(told, 1))
         return tf.concat([tf.reduce_mean(found[:, 1:], -1, keepdims=True), found], -1)
 
-    # --- the reverse classifier ---------------------------------------------------------------------------------------
-
     def set_references(self, images, truths):
         """Pictures [R, H, W, C] in [0, 1] and their truth [R, H, W]: 0 background, 1 to K, -1 void.
 
@@ -201,8 +202,9 @@ class ReverseClassificationAccuracy(keras.Model):
         return np.reshape(found, (-1, *self.truths.shape)).astype("int32")
 
     def overlaps(self, images, segmentations):
-        """float32 [B, R, 1 + K]: Dice with each reference, -1 where it has no such class; arguments likewise."""
-        rows = [self._dice(row[None])[0] for row in self._probabilities(images, segmentations)]
+        """float32 [B, R, 1 + K]: Dice with each reference, -1 where it is no witness of a class; arguments likewise."""
+        found = zip(self._probabilities(images, segmentations), np.asarray(images, "float32"))
+        rows = [self._dice(row[None], image[None])[0] for row, image in found]
         return np.reshape(rows, (-1, self.num_references, 1 + self.num_classes)).astype("float32")
 
     def _probabilities(self, images, segmentations):
@@ -231,9 +233,11 @@ class ReverseClassificationAccuracy(keras.Model):
         found = [registration.propagate(labels, registration.remembered_places(one, image)) for one in others]
         return np.array(found)[..., None] == np.arange(1 + self.num_classes)
 
-    def _dice(self, found):
+    def _dice(self, found, images):
         found = tf.cast(found, "float32") if self.soft else tf.one_hot(tf.argmax(found, -1), 1 + self.num_classes)
-        return reference_overlaps.against_references(found, tf.convert_to_tensor(self.truths), self.num_classes)
+        references, truths = tf.convert_to_tensor(self.references), tf.convert_to_tensor(self.truths)
+        dice = reference_overlaps.against_references(found, truths, self.num_classes)
+        return reference_overlaps.of_nearest(dice, images, references, self.nearest) if self.nearest else dice
 
     def real_overlaps(self, segmentations, truths):
         """float32 [N, 2 + K]: Dice of segmentations [N, H, W] with their own truths, -1 where neither has the class."""
@@ -271,8 +275,9 @@ class ReverseClassificationAccuracy(keras.Model):
 
     def score(self, images, segmentations):
         """What the endpoint `score` answers, as NumPy arrays, by any method; arguments as of `segment_references`."""
-        answer = self.score_overlaps(self.overlaps(images, segmentations))
-        return {name: value.numpy() for name, value in answer.items()}
+        return {
+            name: value.numpy() for name, value in self.score_overlaps(self.overlaps(images, segmentations)).items()
+        }
 
     def score_overlaps(self, overlaps):
         """The same from overlaps [B, R, 1 + K], as tensors."""
@@ -294,16 +299,13 @@ class ReverseClassificationAccuracy(keras.Model):
     def interval_over_references(self, overlaps, draws=200):
         """float32 [B, 2 + K, 2]: between which values the score would be with other references, `level` of the time.
 
-        References are drawn with replacement, `draws` times; the best of a draw is never better than the score. It
-        tells the luck of the choice and is no interval for the real overlap.
+        References are drawn with replacement. It tells the luck of the choice and is no interval for the real overlap.
         """
         self.check_images(overlaps)
         chosen = np.random.default_rng(self.seed).integers(0, self.num_references, (draws, self.num_references))
         found = np.clip([self(np.asarray(overlaps, "float32")[:, rows]) for rows in chosen], 0, 1)
         tails = np.quantile(found, [(1 - self.level) / 2, (1 + self.level) / 2], axis=0)
         return np.moveaxis(tails, 0, -1).astype("float32")
-
-    # --- doors --------------------------------------------------------------------------------------------------------
 
     def signatures(self):
         overlaps = tf.TensorSpec((None, self.num_references, 1 + self.num_classes), "float32", name="overlaps")
@@ -314,7 +316,7 @@ class ReverseClassificationAccuracy(keras.Model):
             images = tf.ensure_shape(images, (None, *self.image_shape))
             labels = tf.ensure_shape(segmentations, (None, height, width))
             labels = tf.where((labels >= 0) & (labels <= self.num_classes), labels, -1)
-            return self.score_overlaps(self._dice(self._trained_in_graph(images, labels)))
+            return self.score_overlaps(self._dice(self._trained_in_graph(images, labels), images))
 
         def score_bytes(image_bytes, segmentation_bytes):
             files = tf.ensure_shape(image_bytes, (None,)), tf.ensure_shape(segmentation_bytes, (None,))
@@ -345,6 +347,6 @@ class ReverseClassificationAccuracy(keras.Model):
         return reference_overlaps.check_labels(name, labels, self.image_shape[:2], self.num_classes)
 
     def get_config(self):
-        names = "image_shape num_classes num_references method over soft position filters steps learning_rate trees"
-        names = [*names.split(), "pixels", "probability_calibration", "level", "seed"]
+        names = "image_shape num_classes num_references method over nearest soft position filters steps learning_rate"
+        names = [*names.split(), "trees", "pixels", "probability_calibration", "level", "seed"]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

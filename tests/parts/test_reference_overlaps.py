@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dmkeras.parts.reference_overlaps import against_references, check_labels, check_overlaps, real_overlaps
+from dmkeras.parts.reference_overlaps import (
+    against_references,
+    check_labels,
+    check_overlaps,
+    of_nearest,
+    real_overlaps,
+)
 from dmkeras.parts.segmentation_metrics import dice
 
 RNG = np.random.default_rng(0)
@@ -43,6 +49,21 @@ def test_real_overlaps_are_those_of_the_metrics():
         np.testing.assert_allclose(row, [np.nanmean(inner), by_hand(one, truth, 0), *inner], rtol=1e-6)
     nothing = np.zeros((1, 4, 4), "int32")
     np.testing.assert_array_equal(real_overlaps(nothing, nothing, 2), [[-1, -1, -1, -1]])
+
+
+def test_the_nearest_references_are_those_of_like_pixels_wherever_these_are():
+    dark, middle, light = (RNG.uniform(low, low + 0.2, (6, 6, 3)) for low in (0, 0.3, 0.8))
+    references = np.stack([dark, light, middle]).astype("float32")
+    images = np.stack([dark[::-1] + 0.02, light[:, ::-1] - 0.02, 1 - dark]).astype("float32")
+    overlaps = RNG.uniform(size=(3, 3, 2)).astype("float32")
+    overlaps[0, 0, 1] = -1  # the nearest of picture 0 has no class 1: all others are asked
+    ask = tf.function(lambda count: of_nearest(overlaps, images, references, count))
+    found = ask(1).numpy()
+    np.testing.assert_array_equal(found[..., 0] >= 0, [[1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(found[0, :, 1], overlaps[0, :, 1])
+    np.testing.assert_array_equal(found[1:] >= 0, overlaps[1:] * [[[0], [1], [0]]] > 0)
+    np.testing.assert_array_equal(ask(2)[:, :, 0] >= 0, [[1, 0, 1], [0, 1, 1], [0, 1, 1]])
+    np.testing.assert_array_equal(ask(3), overlaps)
 
 
 def test_labels_and_overlaps_that_cannot_be_are_refused():
