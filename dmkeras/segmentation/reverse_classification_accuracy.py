@@ -275,9 +275,8 @@ class ReverseClassificationAccuracy(keras.Model):
 
     def score(self, images, segmentations):
         """What the endpoint `score` answers, as NumPy arrays, by any method; arguments as of `segment_references`."""
-        return {
-            name: value.numpy() for name, value in self.score_overlaps(self.overlaps(images, segmentations)).items()
-        }
+        answer = self.score_overlaps(self.overlaps(images, segmentations))
+        return {name: value.numpy() for name, value in answer.items()}
 
     def score_overlaps(self, overlaps):
         """The same from overlaps [B, R, 1 + K], as tensors."""
@@ -325,10 +324,8 @@ class ReverseClassificationAccuracy(keras.Model):
         images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")
         labels = tf.TensorSpec((None, height, width), "int32", name="segmentations")
         files = [tf.TensorSpec((None,), "string", name=name) for name in ("image_bytes", "segmentation_bytes")]
-        if self.method == "cnn":
-            found |= dict.fromkeys(("serving_default", "score"), (score, [images, labels]))
-            found |= {"score_bytes": (score_bytes, files)} if channels in (1, 3) else {}
-        return found
+        found |= dict.fromkeys(("serving_default", "score"), (score, [images, labels])) if self.method == "cnn" else {}
+        return found | ({"score_bytes": (score_bytes, files)} if self.method == "cnn" and channels in (1, 3) else {})
 
     def check_images(self, overlaps):
         reference_overlaps.check_overlaps("overlaps", overlaps, (self.num_references, 1 + self.num_classes))
