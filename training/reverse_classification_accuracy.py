@@ -10,6 +10,8 @@ References are of the split train, and so are the other pictures, which the smal
 on the split validation, and all figures are of the split test. `--trial` chooses pictures, segmentations and first
 weights. Each picture has three segmentations, see dmkeras/parts/quality_trials.py. Figures pool all pairs of a
 segmentation and a class; those of `mean_` are of the mean over classes, `uncalibrated` before the line.
+Correlation and mean absolute error, means of three trials (benchmarks/reverse_classification_accuracy.py): phantoms by
+registration .996 and .023, forest .982 and .046, cnn .978 and .051; nuclei by forest .944 and .080, cnn .958 and .069.
 """
 
 import functools
