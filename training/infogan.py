@@ -12,7 +12,7 @@ MNIST      median .168 of seeds 0 to 2 (.167 to .202), 8.5 minutes each with --p
 G learns eight times as fast as D, and both five times as fast as the authors', on half their batch and with half their
 maps and units: codes that two classes share come apart sooner, the faster G learns. The authors' settings on MNIST are
 `--filters 64 --hidden-size 1024 --batch-size 128 --epochs 13 --d-learning-rate 2e-4 --g-learning-rate 1e-3`; they gave
-.327 (seed 0, 31 minutes in bfloat16).
+.327 (seed 0, 31 minutes in bfloat16). Less noise (seed 0): `--noise-size 8` .135, `--noise-size 4 --epochs 20` .149.
 """
 
 from typing import Literal
