@@ -21,7 +21,7 @@ Shapes:  B batch, H height, W width, K classes, N pictures.
 import numpy as np
 import tensorflow as tf
 
-VOID = -1
+from dmkeras.parts.segmentation_metrics import VOID
 
 
 def pixel_cross_entropy(labels, logits, class_weights=None, sample_weight=None):

@@ -27,8 +27,10 @@ import tensorflow as tf
 
 from dmkeras.parts import letterbox
 from dmkeras.parts.checks import number, whole_number
+from dmkeras.parts.segmentation_metrics import VOID
+from dmkeras.parts.upsampling import sides_of
 
-VOID, FILL = -1, 0.5
+FILL = 0.5
 ABOVE_1 = np.nextafter(1, 2)
 
 
@@ -135,7 +137,7 @@ def augment(
     gamma, contrast = number("gamma", gamma, 1), number("contrast", contrast, 1)
     draws = tf.random.stateless_uniform([12, tf.shape(images)[0]], seed, alg="philox")  # the same under XLA
     if mirror or turns or rotation or zoom > 1 or side is not None:
-        sides = [known or tf.shape(images)[axis] for axis, known in ((1, images.shape[1]), (2, images.shape[2]))]
+        sides = sides_of(images)
         size = sides if side is None else [whole_number("side", side, 1)] * 2
         options = {"mirror": mirror, "turns": turns, "rotation": rotation, "zoom": zoom}
         images, labels = move(images, labels, windows(draws[:6], sides, size, **options), size)

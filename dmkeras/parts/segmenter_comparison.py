@@ -16,8 +16,9 @@ import numpy as np
 
 from dmkeras.parts import segmentation_metrics as metrics
 from dmkeras.parts import segmentation_report
+from dmkeras.parts.segmentation_metrics import VOID
 
-VOID, RADIUS = -1, 2
+RADIUS = 2
 FIGURES = {"mean_iou": ".3f", "edge_iou": ".3f", "parameters": ",.0f", "milliseconds": ".1f"}  # and how they are told
 
 

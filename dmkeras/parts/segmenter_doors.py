@@ -19,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from dmkeras.parts.checks import is_symbolic, whole_number
+from dmkeras.parts.segmentation_metrics import VOID
+from dmkeras.parts.upsampling import sides_of
 
-VOID = -1
 COLOURS = ("1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "7f7f7f", "bcbd22", "17becf")
 OPACITY = 0.5  # of a class's colour over the picture
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue in a grey picture, as TensorFlow has them
@@ -81,11 +82,6 @@ def padded(images, stride):
         if tf.is_tensor(more) or more:
             images = tf.gather(images, tf.minimum(tf.range(side + more), side - 1), axis=axis)
     return images
-
-
-def sides_of(images):
-    """Height and width, as numbers where they are known."""
-    return [side or tf.shape(images)[axis] for axis, side in ((1, images.shape[1]), (2, images.shape[2]))]
 
 
 def signatures(logits, stride, channels):

@@ -41,7 +41,7 @@ from keras import layers
 
 from dmkeras.backbones.darknet19 import Darknet19
 from dmkeras.parts import checks, segmentation_loss, segmentation_metrics, segmenter_doors
-from dmkeras.parts.upsampling import bilinear_kernel, transposed_convolution
+from dmkeras.parts.upsampling import bilinear_kernel, sides_of, transposed_convolution
 from dmkeras.parts.upsampling_layers import TransposedConvolution
 
 SKIPS = {"32s": (), "16s": ("score_pool4",), "8s": ("score_pool4", "score_pool3")}  # coarse to fine
@@ -142,7 +142,7 @@ class FCN(keras.Model):
         return self.strides[-1 - i] // self.strides[-2 - i]
 
     def call(self, images, training=False):
-        height, width = segmenter_doors.sides_of(images)
+        height, width = sides_of(images)
         *pools, maps = self.features(segmenter_doors.padded(images, self.strides[-1]), training).values()
         for layer in self.head:
             maps = layer(maps, training=training)
