@@ -15,15 +15,14 @@ Figures are COCO's over all pictures of the test split. A line of `--out` is one
 
 import argparse
 import json
-import math
 import os
 import pathlib
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import turns
 from dmkeras import figures
 from dmkeras.data import class_names
 from dmkeras.parts import average_precision, detection_report
@@ -48,14 +47,7 @@ class Contestant:
 
     def train(self, turn, seconds, until):
         """Trains for a turn of the clock, or until it shows `until`."""
-        end = min(self.clock + turn, until)
-        while self.clock < end:
-            start, done = time.perf_counter(), self.clock / seconds
-            falling = 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-            self.model.optimizer.learning_rate = RATES[self.name] * min(1.0, (done + 1e-3) / 0.02) * falling
-            self.model.train_function(self.batches)
-            self.steps += 1
-            self.clock += time.perf_counter() - start
+        turns.train(self, RATES[self.name], turn, seconds, until)
 
     def measure(self, images, truths, num_classes):
         """COCO's figures now."""
@@ -144,36 +136,6 @@ def race(options, seed):
         yield {**shared, "measured": one.measured}
 
 
-def report(lines):
-    """Prints a table: mean and range over seeds at the end of each budget."""
-    ends = {}
-    for line in lines:
-        ends.setdefault((line["data"], line["budget"], line["model"], line["rate"]), []).append(line)
-    print("| data | seconds | model | rate | weights | steps | AP | AP50 | AP75 |", "| --- " * 9 + "|", sep="\n")
-    for (data, budget, model, rate), found in sorted(ends.items()):
-        cells = [f"{np.mean([one['measured'][-1]['steps'] for one in found]):.0f}"]
-        for key in ("map", "map50", "map75"):
-            values = [one["measured"][-1][key] for one in found]
-            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.3f}{spread}")
-        print(f"| {data} | {budget:g} | {model} | {rate:g} | {found[0]['weights']:,} | {' | '.join(cells)} |")
-
-
-def curve(lines, data):
-    """AP over seconds of training, one line for each model and budget."""
-    series = {}
-    for line in lines:
-        if line["data"] == data:
-            series.setdefault(f"{line['model']}, {line['budget']:g} s, rate {line['rate']:g}", []).append(
-                line["measured"]
-            )
-    means = {}
-    for name, runs in series.items():
-        x = [point["seconds"] for point in runs[0]]
-        means[name] = (x, np.mean([[point["map"] for point in run] for run in runs], axis=0))
-    return figures.curves(means, title=data, x_label="training [s]", y_label="AP")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="simple_shapes")
@@ -193,9 +155,11 @@ def main():
                 with open(options.out, "a") as file:
                     file.write(json.dumps(record) + "\n")
     lines = [json.loads(line) for line in options.out.read_text().splitlines()]
-    report(lines)
+    turns.report(lines, ("data",), {"AP": "map", "AP50": "map50", "AP75": "map75"})
     if options.picture:
-        figures.save(options.picture, curve(lines, options.data.partition(":")[0]))
+        data = options.data.partition(":")[0]
+        drawn = turns.curve([line for line in lines if line["data"] == data], "map", data, "AP")
+        figures.save(options.picture, drawn)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,14 @@ line of `--out` is one segmenter of one run.
 
 import argparse
 import json
-import math
 import os
 import pathlib
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import turns
 from dmkeras import figures
 from dmkeras.data import class_names
 from dmkeras.parts import segmentation_metrics
@@ -50,14 +49,7 @@ class Contestant:
 
     def train(self, turn, seconds, until):
         """Trains for a turn of the clock, or until it shows `until`."""
-        end = min(self.clock + turn, until)
-        while self.clock < end:
-            start, done = time.perf_counter(), self.clock / seconds
-            falling = 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-            self.model.optimizer.learning_rate = RATES[self.name] * min(1.0, (done + 1e-3) / 0.02) * falling
-            self.model.train_function(self.batches)
-            self.steps += 1
-            self.clock += time.perf_counter() - start
+        turns.train(self, RATES[self.name], turn, seconds, until)
 
     def measure(self, images, labels, num_classes):
         """Figures now."""
@@ -142,36 +134,6 @@ def race(options, seed):
         yield {**shared, "measured": one.measured}
 
 
-def report(lines):
-    """Prints a table: mean and range over seeds at the end of each budget."""
-    ends = {}
-    for line in lines:
-        key = tuple(line[name] for name in ("data", "split", "budget", "model", "rate"))
-        ends.setdefault(key, []).append(line)
-    heads = "data | split | seconds | model | rate | weights | steps | mean IoU | pixel accuracy"
-    print(f"| {heads} |", "| --- " * 9 + "|", sep="\n")
-    for (data, split, budget, model, rate), found in sorted(ends.items()):
-        cells = [f"{np.mean([one['measured'][-1]['steps'] for one in found]):.0f}"]
-        for key in ("mean_iou", "pixel_accuracy"):
-            values = [one["measured"][-1][key] for one in found]
-            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.3f}{spread}")
-        print(f"| {data} | {split} | {budget:g} | {model} | {rate:g} | {found[0]['weights']:,} | {' | '.join(cells)} |")
-
-
-def curve(lines):
-    """Mean IoU over seconds of training, one line for each model, budget and rate."""
-    series = {}
-    for line in lines:
-        name = f"{line['model']}, {line['budget']:g} s, rate {line['rate']:g}"
-        series.setdefault(name, []).append(line["measured"])
-    means = {}
-    for name, runs in series.items():
-        x = [point["seconds"] for point in runs[0]]
-        means[name] = (x, np.mean([[point["mean_iou"] for point in run] for run in runs], axis=0))
-    return figures.curves(means, title="held-out pictures", x_label="training [s]", y_label="mean IoU")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="phantoms")
@@ -192,9 +154,10 @@ def main():
                 with open(options.out, "a") as file:
                     file.write(json.dumps(record) + "\n")
     lines = [json.loads(line) for line in options.out.read_text().splitlines()]
-    report(lines)
+    told = {"mean IoU": "mean_iou", "pixel accuracy": "pixel_accuracy"}
+    turns.report(lines, ("data", "split"), told)
     if options.picture:
-        figures.save(options.picture, curve(lines))
+        figures.save(options.picture, turns.curve(lines, "mean_iou", "held-out pictures", "mean IoU"))
 
 
 if __name__ == "__main__":
