@@ -1,0 +1,1 @@
+"""Systems that show what a classifier looks at, one file each: maps, patches and pictures for any Keras model."""
