@@ -28,7 +28,7 @@ MAY = {  # what a top-level part of dmkeras may import of dmkeras
     "recipe": {"figures", "resumable", "serving"},
     "serving": {"figures", "serving", "__version__"},
     "layers": {"parts", *FAMILIES},
-    "backbones": {"parts"},
+    "backbones": {"parts", "data"},  # subjects: a classifier to explain is trained on pictures
     **{family: {"parts", "backbones"} for family in FAMILIES - {"backbones"}},
 }
 EXTENDS = {}  # {system: the one system that its paper extends}, as {"infogan": "dcgan"}
