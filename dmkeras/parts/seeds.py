@@ -1,5 +1,7 @@
 """Random numbers of pictures that are drawn in batches: each picture has a seed of its own, a row of two integers."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -38,3 +40,27 @@ def uniforms(seed, count):
     """seed [B, 2] int32 -> uniform numbers [count, B] in [0, 1); a column depends on its row of `seed` alone."""
     rows = tf.map_fn(lambda row: tf.random.stateless_uniform([count], row), seed, fn_output_signature="float32")
     return tf.transpose(rows)
+
+
+def normals(seed, shape):
+    """Normal numbers of one seed [2] int32, float32 of `shape`: the same with and without XLA.
+
+    TensorFlow's own are others under XLA, and so are its uniform ones: only the bits are the same. These become normal
+    by Box and Muller (https://doi.org/10.1214/aoms/1177706645): sqrt(-2 log u) (cos 2 pi v, sin 2 pi v).
+    """
+    half = (math.prod(shape) + 1) // 2
+    bits = tf.random.stateless_uniform([2, half], seed, minval=None, maxval=None, dtype="uint32", alg="philox")
+    mantissa = tf.bitwise.right_shift(bits, tf.constant(9, "uint32"))
+    u, v = tf.unstack(tf.bitcast(tf.bitwise.bitwise_or(mantissa, tf.constant(0x3F800000, "uint32")), "float32"))
+    radius, angle = tf.sqrt(-2.0 * tf.math.log(2.0 - u)), 2.0 * math.pi * v  # u and v are in [1, 2)
+    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)
+    return tf.reshape(pairs[: math.prod(shape)], shape)
+
+
+def whole_numbers(seed, shape, below):
+    """seed [B, 2] int32 -> int32 [B, *shape] from 0 to below - 1; a row depends on its row of `seed` alone.
+
+    XLA draws the same, as it does not where numbers are floats.
+    """
+    draw = lambda row: tf.random.stateless_uniform(shape, row, maxval=below, dtype="int32", alg="philox")
+    return tf.map_fn(draw, seed, fn_output_signature=tf.TensorSpec(shape, "int32"))
