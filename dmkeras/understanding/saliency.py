@@ -1,0 +1,350 @@
+"""Saliency: which pixels a classifier's answer, or any unit inside of it, depends on, by gradients.
+
+Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification Models and
+Saliency Maps", 2013 (https://arxiv.org/abs/1312.6034), section 3; and those who went on from there:
+
+    w = d S_c / d X at the picture, S_c the logit of class c, not its probability                              (3), (4)
+    M[i, j] = max_k |w[i, j, k]|                                                         reduce="max_abs", section 3.1
+
+    vanilla           w
+    deconvnet, guided w under other rules of the rectifiers (dmkeras/parts/rectifiers.py): Zeiler and Fergus
+                      (https://arxiv.org/abs/1311.2901), Springenberg et al. (https://arxiv.org/abs/1412.6806)
+    smoothgrad        mean over n of w(X + e), e of Normal(0, s^2), s = noise (max X - min X)
+                      Smilkov et al. (https://arxiv.org/abs/1706.03825), n = 50, noise = .15 here
+    input_x_gradient  X w(X), Shrikumar et al. (https://arxiv.org/abs/1605.01713)
+    integrated        (X - X') mean over k of w(X' + a_k (X - X')), a_k = (k - 1/2) / m, k = 1 .. m
+                      Sundararajan et al. (https://arxiv.org/abs/1703.01365), (1), X' the baseline, black by default
+
+Completeness: the integrated gradients of a picture sum to S_c(X) - S_c(X'), as exactly as the quadrature is.
+
+What is explained need not be a class: S can be a unit of any layer, its channel and its place. Class, channel and place
+are chosen once, on the picture itself, and stay for all of its noisy or faded copies.
+
+Averages run in the graph, picture by picture, `chunk` copies at a time: what is in memory does not grow with the batch,
+and a picture's map is the same in whatever batch it comes.
+
+Shapes:  B batch, H height, W width, C colours, K classes, or channels of a layer, P places of a layer, N = P K.
+
+Deviations, each with its reason:
+- Midpoints a_k where (3) of Sundararajan et al. has k / m: the error falls with 1/m^2 in place of 1/m at the same cost.
+- The noise of a picture follows from its seed, row [2] of `seed`, and so does not change from call to call.
+"""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dmkeras.parts import checks, explained, seeds
+from dmkeras.parts import explanation_doors as doors
+from dmkeras.parts.rectifiers import RULES, gradient
+
+METHODS = (*RULES, "smoothgrad", "input_x_gradient", "integrated")
+AVERAGES = {"smoothgrad": "samples", "integrated": "steps"}  # whose number of gradients is
+REDUCTIONS = ("max_abs", "sum", None)
+SHOWN = 0.99  # share of the pixels below the brightest colour of a drawn map: a few outliers would darken the others
+
+
+@keras.saving.register_keras_serializable("dmkeras")
+class Saliency(keras.Model):
+    """How much each pixel of a picture changes a class's logit, or a unit of a layer.
+
+    Call: images `[B, H, W, C]` float32 in [0, 1], classes `[B]` or None, seed `[B, 2]` or None  ->  maps `[B, H, W]`
+    float32, or `[B, H, W, C]` with `reduce=None`.
+
+    | signature | inputs | outputs |
+    | --- | --- | --- |
+    | serving_default | images [B, H, W, C] float32 in [0, 1], classes [B] int32, seed [B, 2] int32 | saliency [B, H, W] float32, explained [B] int32 |
+    | saliency | images, classes, seed | saliency, explained |
+    | saliency_bytes | image_bytes [B] string, picture files of any size, classes, seed | saliency_bytes [B] string, explained |
+
+    Class -1, and None for all, stands for the class of the highest logit; explained is the class that was taken. With
+    `layer` classes are its channels, and -1 is `channel`, or where that is None the strongest one. `classes=` takes one
+    number for all, too. seed is an input of smoothgrad alone; None is the same noise for every picture. saliency_bytes
+    are PNG files: the map in colours over the picture sent; with `reduce=None` the gradient itself around grey, in the
+    classifier's size.
+
+    Args:
+        classifier: any built `keras.Model` [B, H, W, C] -> [B, K], see dmkeras/parts/explained.py.
+        method: one of METHODS.
+        reduce: "max_abs" of the colours, their "sum", which keeps the sign, or None for the gradient of each.
+        layer: name of a layer whose unit is explained; None for the logits.
+        channel: of the layer, where classes do not tell it; None for the strongest of each picture.
+        position: of the unit in the layer: "max", where its channel is strongest in this picture; "sum", all places
+            together; or a pair (row, column).
+        rule: of the rectifiers, one of RULES; None for the method's own. It lets `smoothgrad`, `input_x_gradient` and
+            `integrated` average guided gradients, which is not complete any more.
+        samples: n, noisy copies of smoothgrad.
+        noise: standard deviation as a share of the picture's range.
+        steps: m, points between baseline and picture.
+        baseline: X', a grey level, or what is broadcast to [H, W, C], such as a picture.
+        chunk: gradients in memory at once, where they are averaged.
+        image_shape: (H, W, C), where the classifier takes pictures of several sizes.
+
+    Raises:
+        ValueError: for a classifier that cannot be looked into, rectifiers that a rule does not reach, a layer, channel
+            or position that is not there, or numbers that cannot be; a call raises it for pictures of another shape or
+            outside [0, 1], and for classes or seeds that do not fit.
+    """  # noqa: E501 - rows of the table
+
+    def __init__(
+        self,
+        classifier,
+        method="vanilla",
+        reduce="max_abs",
+        layer=None,
+        channel=None,
+        position="max",
+        rule=None,
+        samples=50,
+        noise=0.15,
+        steps=50,
+        baseline=0.0,
+        chunk=25,
+        image_shape=None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.classifier, self.image_shape = classifier, explained.picture_shape(classifier, image_shape)
+        self.num_classes = explained.num_classes(classifier, self.image_shape)
+        self.method, self.reduce = checks.one_of("method", method, METHODS), checks.one_of("reduce", reduce, REDUCTIONS)
+        self.rule, self._rule = rule, _rule_of(method, rule)
+        self.samples, self.steps = checks.whole_number("samples", samples, 1), checks.whole_number("steps", steps, 1)
+        self.noise, self.chunk = checks.number("noise", noise), checks.whole_number("chunk", chunk, 1)
+        self.baseline = _check_baseline(baseline, self.image_shape)
+        self._precision = _precision_of(classifier)
+        self.layer, self.channel, self.position = layer, channel, position
+        self._num_channels = self._check_unit()
+        self._specs = [
+            tf.TensorSpec((None, *self.image_shape), self._precision, name="images"),
+            tf.TensorSpec((None,), "int32", name="classes"),
+            tf.TensorSpec((None, 2), "int32", name="seed"),
+        ]
+        self._run = tf.function(self._map, input_signature=self._specs, autograph=False)
+        self._run.get_concrete_function()  # its errors are Keras's inside of the call below
+        self(keras.Input(self.image_shape))
+
+    # --- in the graph -------------------------------------------------------------------------------------------------
+
+    def call(self, images, classes=None, seed=None):
+        self.check_images(images)
+        images = tf.cast(images, self._precision)
+        known = images.shape[0]
+        count = tf.shape(images)[0] if known is None else known
+        classes = tf.fill([count], doors.PREDICTED) if classes is None else classes
+        return self._run(images, doors.check_classes(classes, self._num_channels, known), _rows(seed, count))[0]
+
+    def _map(self, images, classes, seed):
+        """The maps, and the class or channel [B] that each explains."""
+        if self.method in AVERAGES:
+            unit = self._unit(self._answers(images), classes)
+            whole = tf.TensorSpec(self.image_shape, images.dtype)
+            average = lambda row: self._averaged(*row)
+            found = tf.map_fn(average, (images, unit, seed), fn_output_signature=whole, parallel_iterations=1)
+        else:
+            unit, found = self._gradient(images, lambda answers: self._unit(answers, classes))
+        if self.method == "input_x_gradient":
+            found *= images
+        if self.method == "integrated":
+            found *= images - tf.cast(self.baseline, images.dtype)
+        if self.reduce:
+            found = tf.reduce_max(tf.abs(found), -1) if self.reduce == "max_abs" else tf.reduce_sum(found, -1)
+        return found, unit % self._num_channels
+
+    def _answers(self, images):
+        """[B, N]: the logits, or what the layer makes of images, place by place as `position` says."""
+        if self.layer is None:
+            return explained.logits(self.classifier, images)
+        values = explained.activations(self.classifier, images, [self.layer])[self.layer]
+        values = values if values.dtype == tf.float64 else tf.cast(values, "float32")
+        if self.position == "sum":
+            return tf.reduce_sum(tf.reshape(values, (tf.shape(images)[0], -1, self._num_channels)), 1)
+        if self.position != "max":
+            values = values[:, *self.position]
+        return tf.reshape(values, (tf.shape(images)[0], -1))
+
+    def _unit(self, answers, classes):
+        """Which of N answers [B, N] is explained, [B]: that of the class, where its channel is strongest."""
+        by_place = tf.reshape(answers, (tf.shape(answers)[0], -1, self._num_channels))  # [B, P, K]
+        if self.layer is not None and self.channel is not None:
+            classes = tf.where(classes < 0, self.channel, classes)
+        channel = doors.chosen(classes, tf.reduce_max(by_place, 1))
+        place = tf.argmax(tf.gather(by_place, channel, axis=2, batch_dims=1), 1, output_type="int32")
+        return place * self._num_channels + channel
+
+    def _gradient(self, images, unit_of):
+        """The units that `unit_of` chooses of the answers, and their gradient by the images."""
+        units = []
+
+        def score(pictures):
+            answers = self._answers(pictures)
+            units.append(unit_of(answers))
+            return tf.gather(answers, units[0], batch_dims=1)
+
+        _, found = gradient(score, images, self._rule)
+        return units[0], found
+
+    def _averaged(self, image, unit, seed):
+        """The mean gradient of the copies of one picture [H, W, C], a chunk at a time."""
+        count = getattr(self, AVERAGES[self.method])
+        rounds = math.ceil(count / self.chunk)
+        size = math.ceil(count / rounds)
+        copies = self._noisy if self.method == "smoothgrad" else self._faded
+
+        def add(turn, total):
+            numbers = turn * size + tf.range(size)
+            _, found = self._gradient(copies(image, seed, numbers), lambda answers: tf.fill([size], unit))
+            asked = tf.cast(numbers < count, found.dtype)  # the last chunk may have more than are left
+            return turn + 1, total + tf.tensordot(asked, found, 1)
+
+        start = tf.constant(0), tf.zeros_like(image)
+        _, total = tf.while_loop(lambda turn, _: turn < rounds, add, start, parallel_iterations=1)
+        return total / count
+
+    def _noisy(self, image, seed, numbers):
+        deviation = self.noise * (tf.reduce_max(image) - tf.reduce_min(image))
+        draw = lambda number: seeds.normals(tf.random.experimental.stateless_fold_in(seed, number), self.image_shape)
+        drawn = tf.map_fn(draw, numbers, fn_output_signature=tf.TensorSpec(self.image_shape), parallel_iterations=1)
+        return image + deviation * tf.cast(drawn, image.dtype)
+
+    def _faded(self, image, seed, numbers):
+        baseline = tf.cast(self.baseline, image.dtype)
+        shares = (tf.cast(numbers, image.dtype) + 0.5) / self.steps
+        return baseline + shares[:, None, None, None] * (image - baseline)
+
+    # --- doors --------------------------------------------------------------------------------------------------------
+
+    def explain(self, images, classes=None, seed=None, batch_size=20, progress=None):
+        """What the call answers for any number of pictures, as an array, with a report after each batch.
+
+        Args:
+            images: [N, H, W, C] in [0, 1].
+            classes: [N], one number for all, or None.
+            seed: [N, 2], an integer, or None.
+            batch_size: pictures at once.
+            progress: function of the number of pictures done, or None.
+        """
+        self.check_images(images)
+        count, size = len(images), checks.whole_number("batch_size", batch_size, 1)
+        classes, rows, found = doors.check_classes(classes, self._num_channels, count), _rows(seed, count), []
+        for first in range(0, max(count, 1), size):
+            part = slice(first, first + size)
+            found.append(self(images[part], classes[part], rows[part]).numpy())
+            if progress:
+                progress(min(first + size, count))
+        return np.concatenate(found)
+
+    def signatures(self):
+        images = tf.TensorSpec(self._specs[0].shape, "float32", name="images")
+        others = self._specs[1 : 2 + (self.method == "smoothgrad")]
+
+        def answered(images, classes, seed=None):
+            classes = tf.ensure_shape(classes, (None,))
+            seed = _rows(seed, tf.shape(classes)[0])
+            maps, unit = self._map(tf.cast(images, self._precision), classes, tf.ensure_shape(seed, (None, 2)))
+            return tf.cast(maps, "float32"), unit
+
+        def of_images(images, *others):
+            maps, unit = answered(tf.ensure_shape(images, self._specs[0].shape), *others)
+            return {"saliency": maps, "explained": unit}
+
+        def of_files(image_bytes, *others):
+            maps, unit = answered(doors.decoded(image_bytes, self.image_shape), *others)
+            return {"saliency_bytes": self._drawn(image_bytes, maps), "explained": unit}
+
+        own = of_images, [images, *others]
+        files = of_files, [tf.TensorSpec((None,), "string", name="image_bytes"), *others]
+        return {"serving_default": own, "saliency": own, "saliency_bytes": files}
+
+    def _drawn(self, image_bytes, maps):
+        pixels = math.prod(self.image_shape[: 2 if self.reduce else 3])
+        sizes = tf.sort(tf.reshape(tf.abs(maps), (-1, pixels)), axis=1)
+        most = tf.reshape(sizes[:, int(SHOWN * (pixels - 1))], (-1, *[1] * (maps.shape.rank - 1)))
+        maps = tf.clip_by_value(maps, -most, most)
+        if self.reduce is None:
+            return doors.encoded(0.5 + 0.5 * tf.math.divide_no_nan(maps, most))
+        return doors.overlays(image_bytes, maps, signed=self.reduce == "sum")
+
+    def check_images(self, images):
+        checks.check_images(images, self.image_shape)
+
+    def _check_unit(self):
+        """K, of the classes or of the layer's channels; ValueError where there is no such unit."""
+        layer, channel, position = self.layer, self.channel, self.position
+        if layer is None:
+            if channel is not None or position != "max":
+                raise ValueError(f"channel and position belong to a layer, received {channel} and {position!r}")
+            return self.num_classes
+        explained.check_layer(self.classifier, self.image_shape, layer)
+        look = lambda images: explained.activations(self.classifier, images, [layer])[layer]
+        spec = tf.TensorSpec((None, *self.image_shape), self._precision)
+        shape = tf.function(look, input_signature=[spec], autograph=False).get_concrete_function().outputs[0].shape
+        if shape.rank is None or shape.rank < 2 or shape[-1] is None:
+            raise ValueError(f"expected a layer with channels [B, ..., K], received {layer!r} [{shape}]")
+        if channel is not None and checks.whole_number("channel", channel, 0) >= shape[-1]:
+            raise ValueError(f"channel must be one of the {shape[-1]} of {layer!r}, received {channel}")
+        if not isinstance(position, str) or position not in ("max", "sum"):
+            self.position = _check_place(position, shape[1:-1])
+        return shape[-1]
+
+    def get_config(self):
+        names = "method reduce layer channel position rule samples noise steps baseline chunk image_shape"
+        own = {name: getattr(self, name) for name in names.split()}
+        return {**super().get_config(), **own, "classifier": keras.saving.serialize_keras_object(self.classifier)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+
+
+def _rule_of(method, rule):
+    """The rule of the rectifiers under a method; ValueError where it is none, or the method is a rule itself."""
+    if rule is None:
+        return method if method in RULES else "vanilla"
+    if method in RULES:
+        raise ValueError(f"method {method!r} is a rule itself, received rule {rule!r} beside it; leave one out")
+    return checks.one_of("rule", rule, RULES)
+
+
+def _check_place(position, sides):
+    """`position` as a tuple of ints; ValueError unless it is a place within `sides`."""
+    place, sides = np.asarray(position), tuple(sides)
+    fits = place.dtype.kind in "iu" and place.shape == (len(sides),)
+    if not fits or None in sides or not all(0 <= at < side for at, side in zip(place, sides)):
+        raise ValueError(f"position must be 'max', 'sum' or a place in {list(sides)}, received {position!r}")
+    return tuple(map(int, place))
+
+
+def _check_baseline(baseline, image_shape):
+    """A number or an array of numbers that is broadcast to `image_shape`; else ValueError."""
+    try:
+        found = np.asarray(baseline, "float32")
+        fits = np.broadcast_shapes(found.shape, image_shape) == tuple(image_shape)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits or not np.isfinite(found).all():
+        raise ValueError(
+            f"expected a baseline that is a finite number or a picture {list(image_shape)}, received {baseline!r:.60}"
+        )
+    return found if found.ndim else float(found)
+
+
+def _precision_of(classifier):
+    """The dtype of the pictures that a classifier takes: float64 where it is one of that, else float32."""
+    taken = [tensor.dtype for tensor in getattr(classifier, "inputs", None) or []]
+    return "float64" if "float64" in (*taken, classifier.compute_dtype) else "float32"
+
+
+def _rows(seed, count):
+    """`seed` as int32 [count, 2]; None is zeros, an integer the rows of `row_seeds`; ValueError for others."""
+    if seed is None:
+        return tf.zeros((count, 2), "int32")
+    if checks.is_symbolic(seed):
+        return tf.cast(seed, "int32")
+    if np.ndim(seed) == 0:
+        return seeds.row_seeds(count, seed)
+    seed = seeds.check_row_seeds(seed)
+    if not tf.is_tensor(count) and len(seed) != count:
+        raise ValueError(f"expected a row of seed for each of {count} pictures, received {len(seed)}")
+    return seed
