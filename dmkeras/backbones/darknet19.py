@@ -26,19 +26,11 @@ Deviations from the paper and from darknet, each with its reason:
 import itertools
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from dmkeras.parts import darknet_weights
-from dmkeras.parts.checks import (
-    check_image_shape,
-    check_images,
-    is_symbolic,
-    looks_at_first_batch,
-    number,
-    whole_number,
-)
+from dmkeras.parts import classification, darknet_weights
+from dmkeras.parts.checks import check_image_shape, looks_at_first_batch, number, whole_number
 
 EPSILON = 1e-5  # beside the variance
 
@@ -182,8 +174,7 @@ class Darknet19(keras.Model):
         """The cross-entropy of labels `y` [B], averaged over the batch, nats."""
         (accuracy,) = self.trackers
         accuracy.update_state(y, y_pred, sample_weight)
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(tf.reshape(y, [-1]), "int32"), y_pred)
-        return tf.reduce_mean(loss if sample_weight is None else loss * tf.cast(sample_weight, "float32"))
+        return classification.cross_entropy(y, y_pred, sample_weight)
 
     # --- darknet's files --------------------------------------------------------------------------------------------
 
@@ -212,42 +203,15 @@ class Darknet19(keras.Model):
     # --- doors and endpoints ----------------------------------------------------------------------------------------
 
     def check_images(self, images):
-        sides = tuple(getattr(images, "shape", ()))[1:3]
-        check_images(images, (*sides, self.image_shape[2]) if len(sides) == 2 else self.image_shape)
+        classification.check_pictures(images, self.image_shape)
 
     def check_targets(self, labels):
         if self.num_classes is None:
             raise ValueError("expected a classifier, received stages alone (num_classes=None); give num_classes to fit")
-        if is_symbolic(labels):
-            return
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "iu" or labels.ndim not in (1, 2) or labels.size != len(labels):
-            received = f"{list(labels.shape)} of {labels.dtype}"
-            raise ValueError(f"expected whole-numbered labels [B], received {received}; one-hot rows: take the argmax")
-        if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
-            received = f"{labels.min()} to {labels.max()}"
-            raise ValueError(f"expected labels from 0 to {self.num_classes - 1}, received {received}")
+        classification.check_labels(labels, self.num_classes)
 
     def signatures(self):
-        images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")
-        image_bytes = tf.TensorSpec((None,), "string", name="image_bytes")
-        found = {"serving_default": (self._answer, [images]), "classify_bytes": (self._answer_bytes, [image_bytes])}
-        return found if self.image_shape[2] in (1, 3) else {"serving_default": found["serving_default"]}
-
-    def _answer(self, images):
-        logits = self(tf.ensure_shape(images, (None, *self.image_shape)))
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
-
-    def _answer_bytes(self, image_bytes):
-        height, width, colours = self.image_shape
-
-        def decoded(file):
-            image = tf.io.decode_image(file, colours, "float32", expand_animations=False)
-            return tf.image.resize(image, (height, width), antialias=True)
-
-        image_bytes = tf.ensure_shape(image_bytes, (None,))
-        images = tf.map_fn(decoded, image_bytes, fn_output_signature=tf.TensorSpec(self.image_shape))
-        return self._answer(tf.clip_by_value(images, 0.0, 1.0))
+        return classification.signatures(self)
 
     def get_config(self):
         own = ("image_shape", "num_classes", "filters", "convolutions", "batch_norm", "leaky_slope", "momentum")

@@ -1,4 +1,4 @@
-"""A plain small classifier, trained here in minutes: the referee of generated pictures (parts/sample_quality.py).
+"""A plain small classifier, trained in seconds: the referee of generated pictures, and what explanations are tried on.
 
     3x3 convolution, batch normalisation, rectifier, maximum over 2x2     while a side is above 4
     3x3 convolution, batch normalisation, rectifier
@@ -6,7 +6,7 @@
 
 No paper's network: convolutions in pairs with pooling are Simonyan and Zisserman's (https://arxiv.org/abs/1409.1556),
 normalisation is Ioffe and Szegedy's (https://arxiv.org/abs/1502.03167), weights start after He et al.
-(https://arxiv.org/abs/1502.01852). It is no system and has no recipe.
+(https://arxiv.org/abs/1502.01852).
 
 Shapes:  B batch, H height, W width, C colours, F filters of the first convolution, K classes.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from dmkeras.parts import classification
 from dmkeras.parts.checks import check_image_shape, check_images, looks_at_first_batch, whole_number
 from dmkeras.parts.seeds import check_seed
 
@@ -31,6 +32,14 @@ class SmallCNN(keras.Model):
 
     Call: images `[B, H, W, C]` float32 in [0, 1]  ->  logits `[B, K]` float32.
 
+    | signature | inputs | outputs |
+    | --- | --- | --- |
+    | serving_default | images [B, H, W, C] float32 in [0, 1] | logits [B, K], probabilities [B, K] float32 |
+    | classify_bytes | image_bytes [B] string, JPEG or PNG files | logits, probabilities |
+
+    `classify_bytes`, of one or three colours, resizes the decoded pictures to H x W. The loss is the cross-entropy of
+    whole-numbered labels [B]; `accuracy` stands beside it.
+
     Args:
         image_shape: (H, W, C) of one image.
         num_classes: K.
@@ -39,7 +48,7 @@ class SmallCNN(keras.Model):
 
     Raises:
         ValueError: for sizes below one, or one class; `fit`, `evaluate` and `features` raise it for images of another
-            shape or outside [0, 1].
+            shape or outside [0, 1], the first two for labels that are no classes.
     """
 
     def __init__(self, image_shape, num_classes, filters=32, seed=None, **kwargs):
@@ -51,6 +60,7 @@ class SmallCNN(keras.Model):
         self.stages = self._convolutions()
         self.dense = layers.Dense(WIDEST * filters, "relu", name="features", **self._options("features"))
         self.logits = layers.Dense(num_classes, name="logits", **{**self._options("logits"), "dtype": "float32"})
+        self.trackers = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
         self(keras.Input(self.image_shape))
 
     def _options(self, name):
@@ -93,8 +103,20 @@ class SmallCNN(keras.Model):
         self.check_images(images)
         return {name: tf.cast(values, "float32") for name, values in self._stages(images).items()}
 
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The cross-entropy of labels `y` [B], averaged over the batch, nats."""
+        (accuracy,) = self.trackers
+        accuracy.update_state(y, y_pred, sample_weight)
+        return classification.cross_entropy(y, y_pred, sample_weight)
+
     def check_images(self, images):
         check_images(images, self.image_shape)
+
+    def check_targets(self, labels):
+        classification.check_labels(labels, self.num_classes)
+
+    def signatures(self):
+        return classification.signatures(self)
 
     def get_config(self):
         own = ("image_shape", "num_classes", "filters", "seed")
@@ -132,8 +154,7 @@ def trained(images, labels, seed=0, epochs=None, batch_size=64, filters=32):
     batches = tf.data.Dataset.from_tensor_slices(np.concatenate(orders).astype("int32"))
     batches = batches.map(lambda rows: tuple(tf.gather(array, rows) for array in data))
     rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * steps)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+    model.compile(keras.optimizers.Adam(rate), jit_compile=False)
     model.fit(batches, shuffle=False, verbose=0)  # all epochs are one to Keras: the order of each stands in `orders`
     return model
 

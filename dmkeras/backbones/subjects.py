@@ -72,9 +72,12 @@ def subject(classifier="small_cnn", weights=None, fast=False, seed=0):
     return _of_shapes(fast, seed) if classifier == "small_cnn" else _of_photos(classifier, weights, fast)
 
 
-def shapes(split, count, side):
-    """(images [N, side, side, 3], classes [N], boxes [N, 4]) of at most `count` pictures with one object."""
-    records = load("simple_shapes", split, size=side, count=count, max_objects=1)
+def one_object(data, split, count, side):
+    """(images [N, side, side, 3], classes [N], boxes [N, 4]) of at most `count` rendered pictures with one object.
+
+    data: "simple_shapes" or "shapes".
+    """
+    records = load(data, split, size=side, count=count, max_objects=1)
     records = records.filter(lambda record: tf.size(record["classes"]) > 0)  # an object can be too small
     first = lambda record: {"image": record["image"], "class": record["classes"][0], "box": record["boxes"][0]}
     arrays = to_arrays(records.map(first))
@@ -93,10 +96,10 @@ def _of_shapes(fast, seed):
 def _trained(fast, seed):
     """(weights, held-out images, classes, boxes), the same again for the same seed."""
     own = FAST if fast else SHAPES
-    images, classes, _ = shapes("train", own["trained"], own["side"])
+    images, classes, _ = one_object("simple_shapes", "train", own["trained"], own["side"])
     fit = {name: own[name] for name in ("epochs", "batch_size", "filters")}
     model = small_cnn.trained(images, classes, seed, **fit)
-    return model.get_weights(), shapes("test", own["shown"], own["side"])
+    return model.get_weights(), one_object("simple_shapes", "test", own["shown"], own["side"])
 
 
 def _of_photos(classifier, weights, fast):

@@ -1,0 +1,86 @@
+"""Train the small classifier that explanations are tried on and generated pictures are judged by.
+
+python -m training.small_cnn                        digits: no download
+python -m training.small_cnn --data simple_shapes   three kinds of shapes, one a picture, 48 px (--side, --filters)
+python -m training.small_cnn --data shapes          eight kinds of textured shapes on clutter
+python -m training.small_cnn --data mnist --data-dir DIR
+
+FIGURES
+"""
+
+import keras
+import numpy as np
+
+import dmkeras
+from dmkeras import figures
+from dmkeras.backbones.subjects import one_object
+from dmkeras.data import batches, class_names, load, to_arrays
+from dmkeras.recipe import Recipe, run
+
+COUNTS = {"train": 6000, "validation": 500, "test": 2000}  # pictures that are rendered
+RENDERED = "simple_shapes", "shapes"
+
+
+def recipe(
+    fast=False,
+    data="digits",
+    data_dir: str | None = None,
+    download=False,
+    side=48,
+    filters: int | None = None,
+    epochs: int | None = None,
+    batch_size=64,
+    learning_rate=2e-3,
+):
+    """A small CNN: accuracy on the test split."""
+    epochs, filters = epochs or (2 if fast else 20 if data == "digits" else 7), filters or (4 if fast else 16)
+    sets = {split: _arrays(data, split, side, fast, data_dir, download) for split in COUNTS}
+    names, shape = class_names(data, data_dir=data_dir), sets["train"][0].shape[1:]
+    steps = epochs * -(-len(sets["train"][1]) // batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+
+    def batched(split, seed):
+        return batches(sets[split], batch_size, seed) if split == "train" else batches(sets[split], 250)
+
+    return Recipe(
+        "small_cnn",
+        dmkeras.SmallCNN(shape, len(names), filters),
+        batched,
+        compile={"optimizer": keras.optimizers.Adam(rate)},
+        epochs=epochs,
+        improves="accuracy",
+        mode="max",
+        pictures=lambda model: _pictures(model, *sets["test"], names),
+        labels=names,
+        description=f"{data}, {len(sets['train'][1])} pictures of {' x '.join(map(str, shape))}",
+    )
+
+
+def _arrays(data, split, side, fast, data_dir, download):
+    """(images [N, H, W, C], labels [N])."""
+    count = COUNTS[split] // (10 if fast else 1)
+    if data in RENDERED:
+        return one_object(data, split, count, side)[:2]
+    records = load(data, split, data_dir=data_dir, download=download)
+    arrays = to_arrays(records.take(count) if fast else records)
+    return arrays["image"], arrays["label"]
+
+
+def _pictures(model, images, labels, names):
+    answers = model.predict(images, 250, verbose=0).argmax(axis=1)
+    (wrong,) = np.nonzero(answers != labels)
+    shown = [*range(12), *wrong[:12]]
+    titles = [names[answers[i]] + (f", not {names[labels[i]]}" if answers[i] != labels[i] else "") for i in shown]
+    title = f"test pictures, then errors ({len(wrong)} of {len(labels)})"
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, (labels, answers), 1)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    rows = f"share of each class (rows, {names[0]} .. {names[-1]}) that is told to be another (columns)"
+    return {
+        "answers": figures.grid(images[shown], 6, titles=titles, title=title),
+        "confusion": figures.heat_map(shares, title=rows, limits=(0, 1)),
+    }
+
+
+if __name__ == "__main__":
+    run(recipe)
