@@ -18,25 +18,26 @@ PREDICTED = -1
 OPACITY = 0.6  # of a heat map over its picture, as in figures.heat_map
 
 
-def check_classes(classes, num_classes, count=None):
+def check_classes(classes, num_classes, count=None, absent="the predicted"):
     """`classes` as int32 [B]; ValueError unless whole numbers below `num_classes`, or -1. Symbolic tensors pass.
 
     Args:
         classes: [B]; one number for all where `count` is given; None for the predicted ones.
         num_classes: K.
         count: B.
+        absent: what -1 stands for, in errors.
     """
     if is_symbolic(classes):
         return tf.cast(classes, "int32")
     classes = np.asarray(PREDICTED if classes is None else classes)
     if classes.dtype.kind not in "iu" or classes.ndim > 1 or (classes.ndim == 0 and count is None):
         received = f"{classes.dtype} {list(classes.shape)}"
-        raise ValueError(f"expected classes [B] of whole numbers, or -1 for the predicted, received {received}")
+        raise ValueError(f"expected classes [B] of whole numbers, or -1 for {absent}, received {received}")
     if classes.ndim == 1 and count is not None and len(classes) != count:
         raise ValueError(f"expected a class for each of {count} pictures, received {len(classes)}")
     if classes.size and not PREDICTED <= classes.min() <= classes.max() < num_classes:
         received = f"{classes.min()} to {classes.max()}"
-        raise ValueError(f"expected classes from 0 to {num_classes - 1}, or -1 for the predicted, received {received}")
+        raise ValueError(f"expected classes from 0 to {num_classes - 1}, or -1 for {absent}, received {received}")
     classes = tf.constant(classes, "int32")
     return tf.fill([count], classes) if classes.shape.rank == 0 else classes
 

@@ -1,0 +1,217 @@
+"""Fooling images: a picture changed by less than one sees, which a classifier takes for whatever it is told to.
+
+Szegedy et al., "Intriguing properties of neural networks", ICLR 2014 (https://arxiv.org/abs/1312.6199), section 4.1,
+ask for a small r with f(x + r) = t and x + r in [0, 1]^n. The search is the plain one of Stanford's course CS231n (its
+exercise on network visualization): climb the target's logit until the class flips.
+
+    g  = d S_t(x) / d x                                     S_t the logit of the target t                    (1)
+    x <- clip(x + step g / ||g||_2, 0, 1)                   norm="l2", CS231n                                (2)
+    x <- clip(x + step sign(g), 0, 1)                       norm="linf"                                      (3)
+    until  S_t(x) > max_{k != t} S_k(x) + confidence,       or max_steps are done                            (4)
+
+(3) is the step of Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015
+(https://arxiv.org/abs/1412.6572), section 4, towards a class and repeated; with max_steps=1 it is taken once, as there.
+
+Shapes:  B batch, H height, W width, C channels, K classes.
+
+Deviations, each with its reason:
+- Pictures stay in [0, 1], as the paper's do; CS231n's may leave it, and then are no pictures.
+- The target leads by `confidence` at the end, 0.01 by default: where it leads by less than arithmetic's noise, the same
+  picture in another batch or on another machine would be of the other class.
+- Szegedy et al. search the least ||r|| by L-BFGS with a penalty, picture by picture. One climb is shorter, and every
+  step is the same work for each picture of a batch; it ends farther away (training/fooling.py tells how far).
+- `rounded` looks at the class of the picture in 8 bits, which is what is left of it in a file: many changes are smaller
+  than half a level, and rounding undoes them.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dmkeras.parts import ascent, checks, explained, explanation_doors
+
+STEPS = {"l2": 0.2, "linf": 1 / 255}  # CS231n's step 1 is in units of pixels' deviation, 0.225; a level of 8 bits
+TOLD = 5  # steps between two reports of progress
+RUNNER_UP = "the class that comes second"
+
+
+@keras.saving.register_keras_serializable("dmkeras")
+class FoolingImage(keras.Model):
+    """Pictures that a classifier takes for other classes, beside those it was given.
+
+    Call: images `[B, H, W, C]` float32 in [0, 1], target_classes `[B]` int32 or None  ->  a dict of what
+    `serving_default` answers. A target of -1, or None, is the class that comes second.
+
+    | signature | inputs | outputs |
+    | --- | --- | --- |
+    | serving_default | images [B, H, W, C] float32 in [0, 1], target_classes [B] int32 | images, target_classes, steps [B] int32, fooled [B] int32, l2_change [B] float32, largest_change [B] float32 |
+    | fool_bytes | image_bytes [B] string, a picture file of any size, target_classes | picture_bytes [B] string, target_classes, steps, fooled, l2_change, largest_change |
+
+    images and picture_bytes (PNG files of the classifier's size) are the changed pictures. fooled is 1 where the target
+    leads by `confidence`, 0 where `max_steps` did not bring it there. steps are those taken: a picture whose target leads
+    already takes none and stays as it is. l2_change is ||x' - x||_2 over all pixels and channels, largest_change the
+    largest |x' - x| of one, both with pixels in [0, 1]. Files are stretched to the classifier's size and rounded to 8
+    bits first, and the PNG files fool: `fool_bytes` works as `rounded` does.
+
+    Args:
+        classifier: a built `keras.Model` [B, H, W, C] -> [B, K] of at least two classes; logits, or ending in a softmax.
+        step: of (2), the L2 length of a step, or of (3), what each pixel changes by, pixels in [0, 1]; None for 0.2 and
+            1/255.
+        max_steps: at most so many for each picture.
+        norm: "l2" for (2), "linf" for (3).
+        confidence: by which the target's logit leads the next one's.
+        rounded: changed pictures have 8 bits a channel, and fool so.
+        image_shape: (H, W, C) where the classifier takes pictures of several sizes.
+
+    Raises:
+        ValueError: for settings out of range, and what is no such classifier; a call raises it for pictures of another
+            shape or outside [0, 1] and for targets that are no classes.
+    """  # noqa: E501 - rows of the table
+
+    def __init__(
+        self,
+        classifier,
+        step=None,
+        max_steps=100,
+        norm="l2",
+        confidence=0.01,
+        rounded=False,
+        image_shape=None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.classifier, self.rounded = classifier, bool(rounded)
+        self.norm = checks.one_of("norm", norm, STEPS)
+        self.step = None if step is None else checks.number("step", step, np.finfo("float32").tiny)
+        self.max_steps = checks.whole_number("max_steps", max_steps, 1)
+        self.confidence = checks.number("confidence", confidence)
+        self.image_shape = explained.picture_shape(classifier, image_shape)
+        self.num_classes = explained.num_classes(classifier, self.image_shape)
+        if self.num_classes < 2:
+            raise ValueError(
+                f"expected a classifier of at least two classes, received one answer from {classifier.name}; make it "
+                "two logits, 0 and the answer"
+            )
+        graph = lambda function: tf.function(function, autograph=False, reduce_retracing=True)
+        self._run, self._start = graph(self._found), graph(self._beginning)
+        self._advance, self._end = graph(self._climb), graph(self._answers)
+        specs = tf.TensorSpec((None, *self.image_shape)), tf.TensorSpec((None,), "int32")
+        self._run.get_concrete_function(*specs, self.rounded)
+        self(keras.Input(self.image_shape))
+
+    def call(self, images, target_classes=None):
+        return self._run(*self._checked(images, target_classes), self.rounded)
+
+    def fool(self, images, target_classes=None, progress=None):
+        """What the call answers, with a report every few steps.
+
+        Args:
+            images: [B, H, W, C] in [0, 1].
+            target_classes: [B] int32, or one for all; -1 or None for the class that comes second.
+            progress: function of (steps done, how many pictures are finished), or None.
+
+        Returns:
+            {name: tensor}, see the table of the class.
+        """
+        images, classes = self._checked(images, target_classes)
+        targets, state = self._start(images, classes)
+
+        def told(state):
+            finished = len(images) - int(tf.reduce_sum(tf.cast(state.going, "int32")))
+            progress(int(tf.reduce_max(state.used)), finished)
+
+        state = ascent.in_chunks(
+            lambda *given: self._advance(*given, targets, self.rounded), state, TOLD, progress and told
+        )
+        return self._end(images, targets, state, self.rounded)
+
+    # --- inside a graph -----------------------------------------------------------------------------------------------
+
+    def _found(self, images, classes, rounded):
+        targets, state = self._beginning(images, classes)
+        return self._answers(images, targets, self._climb(state, None, targets, rounded), rounded)
+
+    def _beginning(self, images, classes):
+        """(the targets [B], where -1 becomes the class that comes second and others are kept below K; the state)."""
+        logits = explained.logits(self.classifier, images)
+        first = tf.one_hot(tf.argmax(logits, -1), self.num_classes, on_value=True, off_value=False)
+        second = tf.argmax(tf.where(first, logits.dtype.min, logits), -1, output_type="int32")
+        targets = tf.where(classes < 0, second, tf.minimum(classes, self.num_classes - 1))
+        return targets, ascent.beginning(images, self.max_steps, self.max_steps)
+
+    def _climb(self, state, until, targets, rounded):
+        """(1) to (4), before step `until`; a picture that fools is left alone."""
+
+        def objective(changed, step):
+            logits = explained.logits(self.classifier, self._shown(changed, step > 0, rounded))
+            return tf.gather(logits, targets, batch_dims=1), self._fools(logits, targets)
+
+        def update(changed, slope, step):
+            length = STEPS[self.norm] if self.step is None else self.step
+            # squares of small numbers would be zero, so by_norm has numbers around one
+            along = tf.sign(slope) if self.norm == "linf" else ascent.by_norm(ascent.by_mean(slope))
+            return tf.clip_by_value(changed + length * along, 0.0, 1.0)
+
+        return ascent.climb(objective, update, state, until)
+
+    def _fools(self, logits, targets):
+        """Whether S_t leads all others by more than `confidence`, [B]."""
+        own = tf.one_hot(targets, self.num_classes, on_value=True, off_value=False)
+        lead = tf.gather(logits, targets, batch_dims=1) - tf.reduce_max(tf.where(own, logits.dtype.min, logits), 1)
+        return lead > self.confidence
+
+    def _shown(self, changed, moved, rounded):
+        """The picture that is answered: in 8 bits where that is asked and it `moved`. Gradients pass as through it."""
+        if not rounded:
+            return changed
+        return changed + tf.stop_gradient(tf.where(moved, tf.round(255.0 * changed) / 255.0 - changed, 0.0))
+
+    def _answers(self, images, targets, state, rounded):
+        changed = self._shown(state.values, (state.used > 0)[:, None, None, None], rounded)
+        at_last = self._fools(explained.logits(self.classifier, changed), targets)  # the last step was not looked at
+        change = changed - images
+        return {
+            "images": changed,
+            "target_classes": targets,
+            "steps": state.used,
+            "fooled": tf.cast((state.used < self.max_steps) | at_last, "int32"),
+            "l2_change": tf.sqrt(tf.reduce_sum(change**2, (1, 2, 3))),
+            "largest_change": tf.reduce_max(tf.abs(change), (1, 2, 3)),
+        }
+
+    # --- doors --------------------------------------------------------------------------------------------------------
+
+    def _checked(self, images, classes):
+        checks.check_images(images, self.image_shape)
+        images = tf.convert_to_tensor(images)
+        images = images if images.dtype == tf.float64 else tf.cast(images, "float32")
+        if classes is None:
+            return images, tf.fill([tf.shape(images)[0]], explanation_doors.PREDICTED)
+        count = None if checks.is_symbolic(images) else len(images)
+        return images, explanation_doors.check_classes(classes, self.num_classes, count, absent=RUNNER_UP)
+
+    def signatures(self):
+        def of_images(images, target_classes):
+            images = tf.ensure_shape(images, (None, *self.image_shape))
+            return self._run(images, tf.ensure_shape(target_classes, (None,)), self.rounded)
+
+        def of_files(image_bytes, target_classes):
+            images = explanation_doors.decoded(image_bytes, self.image_shape)
+            images = tf.round(255.0 * images) / 255.0
+            found = dict(self._run(images, tf.ensure_shape(target_classes, (None,)), True))
+            return {"picture_bytes": explanation_doors.encoded(found.pop("images")), **found}
+
+        images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")
+        files = tf.TensorSpec((None,), "string", name="image_bytes")
+        classes = tf.TensorSpec((None,), "int32", name="target_classes")
+        found = {"serving_default": (of_images, [images, classes]), "fool_bytes": (of_files, [files, classes])}
+        return found if self.image_shape[2] in (1, 3) else {"serving_default": found["serving_default"]}
+
+    def get_config(self):
+        names = ("step", "max_steps", "norm", "confidence", "rounded", "image_shape")
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **own, "classifier": keras.saving.serialize_keras_object(self.classifier)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
