@@ -1,4 +1,5 @@
-"""Pictures of what a model sees and does, as arrays: grids, curves, boxes, masks, heat maps and scatter plots.
+"""Pictures of what a model sees and does, as arrays: grids, curves, boxes, skeletons, masks, heat maps and
+scatter plots.
 
 Every function returns a uint8 array [H, W, 3]; `save` writes it as a PNG and never overwrites. Pictures given to these
 functions are [H, W], [H, W, 1] or [H, W, 3], float in [0, 1] or uint8. Small ones are enlarged by an integer factor
@@ -182,6 +183,39 @@ def boxes(image, boxes, classes=None, *, scores=None, names=None, title=None, sc
         words += [] if scores is None else [f"{scores[index]:.2f}"]
         tags.append((x1, y1 - LINE + 2, " ".join(words), kinds[index]))
     return _tagged(canvas, tags, title)  # tags after all rectangles, so that no line crosses a text
+
+
+def skeleton(image, joints, limbs=(), *, kinds=None, names=None, title=None, scale=None):
+    """A picture with skeletons on it: lines between joints, and a dot at each.
+
+    joints: [N, J, 2 or 3] or of one skeleton [J, 2 or 3]: x and y in pixels, and 0 for a joint that is left out; NaN
+        leaves one out, too.
+    limbs: pairs of joints.   kinds: [N] integers, which choose the colours.   names: the texts of the kinds.
+    """
+    from PIL import Image, ImageDraw
+
+    picture, rows = _picture(image, "skeleton"), np.asarray(joints, float)
+    rows = rows[None] if rows.ndim == 2 else rows
+    if rows.ndim != 3 or rows.shape[2] not in (2, 3) or (np.size(limbs) and np.max(limbs) >= rows.shape[1]):
+        raise ValueError(f"skeleton: received joints {rows.shape}, limbs {limbs}; expected [N, J, 2 or 3], joints < J")
+    kinds = np.arange(len(rows)) if kinds is None else np.asarray(kinds, int)
+    if kinds.shape != (len(rows),):
+        raise ValueError(f"skeleton: received kinds {kinds.shape}, expected ({len(rows)},), one per skeleton")
+    scale = scale or max(1, round(PICTURE_SIDE / max(picture.shape)))
+    canvas, tags = Image.fromarray(_enlarge(picture, scale)), []
+    draw = ImageDraw.Draw(canvas)
+    for points, kind in zip(rows, kinds, strict=True):
+        there = np.isfinite(points).all(-1) & (points[:, 2:] != 0).all(-1)
+        points = points[:, :2] * scale
+        for first, second in limbs:
+            if there[first] and there[second]:
+                draw.line([*points[first], *points[second]], fill=_rgb(kind), width=2)
+        for x, y in points[there]:
+            draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=_rgb(kind), outline="white")
+        if names is not None and there.any():
+            x, y = min(points[there], key=lambda point: point[1])
+            tags.append((x + 5, y - LINE, str(names[kind]), kind))
+    return _tagged(canvas, tags, title)
 
 
 def masks(image, masks, *, names=None, title=None, opacity=0.5, scale=None):

@@ -5,6 +5,7 @@ Names:
     digits  photos  shapes  simple_shapes  phantoms   rendered from a seed or installed with scikit-learn: always there
     mnist_binarized                                   MNIST, read through TFDS, under one fixed binary draw
     folder:DIR  voc:DIR  coco:JSON  pairs:DIR         the user's own pictures
+    dlc:DIR                                           the user's own frames with keypoints, as DeepLabCut labels them
     cifar10_excerpt:DIR                               some thousands of CIFAR-10's pictures, from public sheets
     anything else, for example mnist or voc/2007      a TensorFlow Datasets name, read where it is prepared
 
@@ -33,7 +34,7 @@ __all__ = ["BadDataError", "Problem", "batches", "check", "class_names", "load",
 
 OFFLINE = ("digits", "mnist_binarized", "phantoms", "photos", "shapes", "simple_shapes")
 LAZY = {"pipeline": ("batches", "to_arrays"), "files": ("BadDataError", "Problem")}
-OWN = {"folder": "DIR", "voc": "DIR", "coco": "JSON", "pairs": "DIR", "cifar10_excerpt": "DIR"}
+OWN = {"folder": "DIR", "voc": "DIR", "coco": "JSON", "pairs": "DIR", "dlc": "DIR", "cifar10_excerpt": "DIR"}
 
 
 def load(name, split="train", *, data_dir=None, download=False, **options):

@@ -31,6 +31,9 @@ from dmkeras.data import painting, rendering
 
 COUNTS = {"train": 4000, "validation": 500, "test": 500}
 KEYPOINTS = ("head", "right", "tail", "left")
+LIMBS = ((0, 1), (1, 2), (2, 3), (3, 0))  # the outline's four edges, for the percentage of correct parts
+TORSO = (1, 3)  # right and left: their distance is the diameter in which errors are told, 1.1 to 1.8 radii
+MIRRORED = (0, 3, 2, 1)  # for each keypoint, which it is in a mirrored picture
 VISIBLE, LEAST = 0.25, 8
 NEAR, FAR, WALL = 1.0, 2.5, 2.7  # metres: objects between the first two, the background from the third on
 
