@@ -31,20 +31,21 @@ def letterboxed(side):
     return place
 
 
-def changed(dataset, seed, sizes=None, **options):
-    """A dataset of (images, {"boxes", "classes"}) with each picture changed by `augment`, as a function of `seed`.
+def changed(dataset, seed, sizes=None, by=augment, **options):
+    """A dataset of (images, {"boxes", "classes"}) with each picture changed, as a function of `seed`.
 
     Args:
         dataset: batches; images [B, H, W, C] in [0, 1], boxes [B, N, 4] xyxy pixels, classes [B, N].
         seed: int64 scalar, a number or a tensor; another one each epoch.
         sizes: pairs (height, width) to draw from; None keeps the size of the pictures.
-        options: of `augment`.
+        by: what changes them: `box_augmentation.augment`, or `ssd_augmentation.augment`.
+        options: of it.
     """
 
     def change(step, batch):
         images, truths = batch
         pair = tf.stack([tf.cast(seed, "int64"), step])
-        images, boxes, classes = augment(images, truths["boxes"], truths["classes"], pair, **options)
+        images, boxes, classes = by(images, truths["boxes"], truths["classes"], pair, **options)
         if sizes is not None:
             pair = tf.stack([tf.cast(seed, "int64"), -1 - step // EVERY])
             size = tf.gather(sizes, tf.random.stateless_uniform([], pair, maxval=len(sizes), dtype="int32"))

@@ -81,9 +81,12 @@ def targets(truths, classes, priors, variances=VARIANCES, least_iou=0.5):
 def hard_negatives(losses, allowed, count):
     """bool [B, N]: of the allowed [B, N] the `count` [B] of highest loss, or all; of equal ones the first."""
     losses = tf.where(allowed, tf.stop_gradient(losses), -1.0)  # a cross-entropy is at least 0
-    order = tf.argsort(losses, direction="DESCENDING", stable=True)
-    rank = tf.argsort(order)  # the inverse permutation
-    return allowed & (tf.cast(rank, "float32") < count[:, None])
+    falling = tf.sort(losses, direction="DESCENDING")
+    place = tf.clip_by_value(tf.cast(count, "int32") - 1, 0, tf.shape(losses)[1] - 1)
+    least = tf.gather(falling, place[:, None], batch_dims=1)  # [B, 1], of the chosen
+    above, equal = losses > least, losses == least
+    left = count[:, None] - tf.reduce_sum(tf.cast(above, "float32"), -1, keepdims=True)
+    return allowed & (above | (equal & (tf.cumsum(tf.cast(equal, "float32"), -1) <= left)))
 
 
 def smooth_l1(difference):
