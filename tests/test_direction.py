@@ -31,7 +31,7 @@ MAY = {  # what a top-level part of dmkeras may import of dmkeras
     "backbones": {"parts", "data"},  # subjects: a classifier to explain is trained on pictures
     **{family: {"parts", "backbones"} for family in FAMILIES - {"backbones"}},
 }
-EXTENDS = {}  # {system: the one system that its paper extends}, as {"infogan": "dcgan"}
+EXTENDS = {"yolo9000": "yolov2"}  # {system: the one system that its paper extends}, as {"infogan": "dcgan"}
 
 
 def imported(tree):

@@ -82,6 +82,8 @@ class YOLOv2(keras.Model):
             other shapes or out of range.
     """  # noqa: E501 - rows of the table
 
+    TERMS = region.TERMS
+
     def __init__(
         self,
         image_shape=(416, 416, 3),
@@ -124,7 +126,7 @@ class YOLOv2(keras.Model):
         self._check_sides(self.image_shape[:2])
         self._head()
         self.seen = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="seen")
-        names = [*(f"{term}_loss" for term in region.TERMS), "average_iou"]
+        names = [*(f"{term}_loss" for term in self.TERMS), "average_iou"]
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
         self(keras.Input(self.image_shape))
 
@@ -161,20 +163,24 @@ class YOLOv2(keras.Model):
 
         y: {"boxes": [B, M, 4] xyxy in pixels, "classes": [B, M], -1 for padding}.
         """
-        options = {"direct": self.direct_location, "box_loss": self.box_loss, "rescore": self.rescore}
-        found = region.losses(y_pred, y["boxes"], y["classes"], self._priors(), self.stride, **options)
+        found = self._terms(y, y_pred)
         early = tf.cast(self.seen < self.prior_images, "float32")
         self.seen.assign_add(tf.shape(y_pred, "int64")[0] * int(bool(training)))
         found["prior"] *= early
         weight = 1.0 if sample_weight is None else tf.cast(sample_weight, "float32")
         total = 0.0
-        for term in region.TERMS:
+        for term in self.TERMS:
             value = tf.reduce_mean(weight * found[term]) * getattr(self, f"{term}_weight")
             self.means[f"{term}_loss"].update_state(value)
             total += value
         count = tf.reduce_sum(found["truths"])
         self.means["average_iou"].update_state(tf.reduce_sum(found["iou"]) / tf.maximum(count, 1.0), count)
         return total
+
+    def _terms(self, y, raw, **options):
+        """The terms of each picture, unweighted, and what else `region.losses` tells."""
+        options |= {"direct": self.direct_location, "box_loss": self.box_loss, "rescore": self.rescore}
+        return region.losses(raw, y["boxes"], y["classes"], self._priors(), self.stride, **options)
 
     # --- detection ----------------------------------------------------------------------------------------------------
 
@@ -201,18 +207,18 @@ class YOLOv2(keras.Model):
             ValueError: for pictures of other channels or out of range, a size that the stride does not divide, or
                 thresholds outside of [0, 1].
         """
+        check = detector_doors.check_threshold
+        score, overlap = check("score_threshold", score_threshold), check("iou_threshold", iou_threshold)
+        answer = lambda raw: class_aware_nms(*self.decode(raw), max_detections, overlap, score)
+        return self._answered(images, size, answer)
+
+    def _answered(self, images, size, answer):
+        """What `answer` makes of raw numbers, for pictures of any size looked at in that given."""
         shape = getattr(images, "shape", ())
         checks.check_images(images if len(shape) != 3 else images[None], (*shape[-3:-1], self.image_shape[2]))
         size = self.image_shape[:2] if size is None else tuple(size)
         self._check_sides(size)
-        check = detector_doors.check_threshold
-        score, overlap = check("score_threshold", score_threshold), check("iou_threshold", iou_threshold)
-
-        def detect(images):
-            found, scores = self.decode(self(images, training=False))
-            return class_aware_nms(found, scores, max_detections, overlap, score)
-
-        return detector_doors.any_size(detect, images, size)
+        return detector_doors.any_size(lambda images: answer(self(images, training=False)), images, size)
 
     def signatures(self):
         return detector_doors.signatures(self.detect, self.image_shape)

@@ -12,6 +12,8 @@ import tensorflow as tf
 from dmkeras.parts import letterbox
 from dmkeras.parts.checks import is_symbolic
 
+TOLD = ("boxes", "scores", "classes", "num_detections")  # by every detector
+
 
 def check_truths(truths, num_classes):
     """ValueError unless `truths` are boxes in pixels and classes below `num_classes`; symbolic tensors pass.
@@ -72,21 +74,27 @@ def signatures(detect, image_shape):
     """The endpoints of a detector: `serving_default` and `detect` of pictures, `detect_bytes` of files of any size.
 
     Args:
-        detect: [B, H, W, C] -> {"boxes" [B, D, 4] in pixels of the model, "scores", "classes", "num_detections"}.
+        detect: [B, H, W, C] -> {"boxes" [B, D, 4] in pixels of the model, "scores", "classes", "num_detections"}; what
+            else it tells of each detection, "paths" for example, is answered as "detection_paths".
         image_shape: (H, W, C).
     """
+
+    def answer(images, placements, sizes):
+        found = detect(images)
+        further = {f"detection_{name}": values for name, values in found.items() if name not in TOLD}
+        return {**letterbox.answer(found, placements, sizes), **further}
 
     def of_images(images):
         images = tf.ensure_shape(images, (None, *image_shape))
         count = tf.shape(images)[0]
         same, sizes = tf.tile([[1.0, 1.0, 0.0, 0.0]], [count, 1]), tf.tile([list(image_shape[:2])], [count, 1])
-        return letterbox.answer(detect(images), same, sizes)
+        return answer(images, same, sizes)
 
     def of_bytes(image_bytes):
         images, placements, sizes = letterbox.decode_and_letterbox(
             tf.ensure_shape(image_bytes, (None,)), image_shape[:2]
         )
-        return letterbox.answer(detect(images), placements, sizes)
+        return answer(images, placements, sizes)
 
     images = tf.TensorSpec((None, *image_shape), "float32", name="images")
     image_bytes = tf.TensorSpec((None,), "string", name="image_bytes")

@@ -50,7 +50,14 @@ def decode(raw, anchors, stride, direct=True):
     return _rows(found), _rows(raw[..., 4:5])[..., 0], _rows(raw[..., 5:])
 
 
-def losses(raw, truths, classes, anchors, stride, direct=True, box_loss="squared", rescore=True):
+def cross_entropy(classes, logits):
+    """Of the softmax of logits [..., K] with classes [...]."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+
+
+def losses(
+    raw, truths, classes, anchors, stride, direct=True, box_loss="squared", rescore=True, cross_entropy=cross_entropy
+):
     """The terms of the loss of each picture, and the mean IoU of the boxes that answer for a truth.
 
     Args:
@@ -62,6 +69,7 @@ def losses(raw, truths, classes, anchors, stride, direct=True, box_loss="squared
         direct: whether centres stay in their cell.
         box_loss: one of BOX_LOSSES.
         rescore: whether objectness learns the IoU of its box, or 1.
+        cross_entropy: (classes [B, M], logits [B, M, K]) -> [B, M].
 
     Returns:
         {"coordinate", "object", "no_object", "class", "prior": [B]}, unweighted, and "iou": [B], the sum over truths,
@@ -81,7 +89,6 @@ def losses(raw, truths, classes, anchors, stride, direct=True, box_loss="squared
     empty = (1 - answers) * tf.cast(tf.reduce_all(overlaps <= IGNORED, -1), "float32")
     o = tf.sigmoid(objectness)
     goal = overlap if rescore else tf.ones_like(overlap)
-    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(classes, 0), own(logits))
     t = _rows(raw[..., :4])
     rest = tf.concat([tf.sigmoid(t[..., :2]) - 0.5 if direct else t[..., :2], t[..., 2:]], -1)
     terms = {
@@ -89,7 +96,7 @@ def losses(raw, truths, classes, anchors, stride, direct=True, box_loss="squared
         * _coordinates(own(t), own(found), truths, prior, place, stride, _size(raw, stride), direct, box_loss),
         "object": weight * (goal - own(o)) ** 2 / 2,
         "no_object": empty * o**2 / 2,
-        "class": weight * cross_entropy,
+        "class": weight * cross_entropy(tf.maximum(classes, 0), own(logits)),
         "prior": (1 - answers) * tf.reduce_sum(rest**2, -1) / 2,
         "iou": weight * overlap,
         "truths": weight,
