@@ -168,10 +168,10 @@ class SSD(keras.Model):
         maps, steps = [sides, -(-sides // 2)], [step, 2 * step]
         for *_, stride in self.extras:
             sides = -(-maps[-1] // 2) if stride == 2 else maps[-1] - 2
+            if sides.min() < 1:
+                raise ValueError(f"extras leave nothing of pictures of {self.image_shape[:2]}; have fewer of stride 1")
             steps.append(2 * steps[-1] if stride == 2 else float((np.array(self.image_shape[:2]) / sides).max()))
             maps.append(sides)
-        if min(map(min, maps)) < 1:
-            raise ValueError(f"extras leave nothing of pictures of {self.image_shape[:2]}: maps {maps}; have fewer")
         return [tuple(map(int, sides)) for sides in maps], steps
 
     def _layers_of_the_paper(self):

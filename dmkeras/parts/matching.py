@@ -78,7 +78,8 @@ def bipartite(iou, real):
         pair = tf.reduce_min(tf.where(values == best, order, order.dtype.max), [1, 2], keepdims=True)
         anchor, truth = pair // truths, pair % truths
         hit = (tf.range(anchors) == anchor[:, 0]) & (best[:, 0] > 0)
-        values = tf.where((places == anchor) | (tf.range(truths)[:, None] == truth), -1.0, values)
+        gone = (places == anchor) | (tf.range(truths)[:, None] == truth)
+        values = tf.ensure_shape(tf.where(gone, -1.0, values), values.shape)  # M = 0 is a shape of its own to the loop
         return values, tf.where(hit, truth[:, 0], index), taken | hit
 
     none = tf.zeros(tf.shape(flat)[:2], tf.int32)
