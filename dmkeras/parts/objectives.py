@@ -13,9 +13,10 @@ any functions: `lambda images: f(images) - strength * prior(images)`.
 Shapes:  B batch, H height, W width, C channels of pictures, K classes, F channels of a layer, h and w its sides.
 """
 
+import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts import explained
+from dmkeras.parts import checks, explained
 from dmkeras.parts.explanation_doors import chosen
 
 POSITIONS = ("mean", "max", "centre")
@@ -72,6 +73,22 @@ def of_layers(classifier, terms):
         return tf.add_n([measure(_precise(found[layer])) for layer, measure in terms.items()])
 
     return objective
+
+
+def check_unit(layer, shape, position="mean"):
+    """How many channels a layer has whose answers are of `shape`; ValueError where `position` is none of them."""
+    if shape.rank not in (2, 4) or None in shape[1:]:
+        raise ValueError(f"expected a layer [B, F] or [B, h, w, F], received {layer!r}: {shape}; name another one")
+    if isinstance(position, str):
+        checks.one_of("position", position, POSITIONS)
+        return shape[-1]
+    sides = tuple(shape[1:-1]) or (1, 1)
+    fits = np.shape(position) == (2,) and all(checks.whole_number("position", place) >= 0 for place in position)
+    if not fits or any(place >= side for place, side in zip(position, sides)):
+        raise ValueError(
+            f"expected a position (row, column) of {layer!r}, {sides}, or {POSITIONS}, received {position}"
+        )
+    return shape[-1]
 
 
 # --- measures of a layer's activations ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from dmkeras.parts.seeds import check_row_seeds, row_seeds, uniforms
+from dmkeras.parts.seeds import check_row_seeds, row_seeds, uniforms, whole_numbers
 
 
 def test_a_column_depends_on_its_row_alone():
@@ -54,3 +54,14 @@ def test_seeds_of_rows_are_pairs_of_whole_numbers(seed):
     rows = check_row_seeds(np.array([[1, 2], [3, 4]]))
     assert rows.dtype == "int32"
     assert rows.shape == (2, 2)
+
+
+def test_whole_numbers_are_uniform_follow_their_row_and_are_the_same_under_xla():
+    seed = row_seeds(40, 3)
+    draw = lambda seed: whole_numbers(seed, (50, 2), 7)
+    numbers = draw(seed).numpy()
+    assert numbers.shape == (40, 50, 2)
+    np.testing.assert_array_equal(np.unique(numbers), range(7))
+    assert stats.chisquare(np.bincount(numbers.ravel())).pvalue > 0.01
+    np.testing.assert_array_equal(draw(seed[5:6])[0], numbers[5])
+    np.testing.assert_array_equal(tf.function(draw, jit_compile=True)(seed), numbers)
