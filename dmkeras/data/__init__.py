@@ -3,6 +3,7 @@
 Names:
 
     digits  photos  shapes  simple_shapes  phantoms   rendered from a seed or installed with scikit-learn: always there
+    families                                          things of families, rendered; or MNIST's and Fashion-MNIST's
     mnist_binarized                                   MNIST, read through TFDS, under one fixed binary draw
     folder:DIR  voc:DIR  coco:JSON  pairs:DIR         the user's own pictures
     dlc:DIR                                           the user's own frames with keypoints, as DeepLabCut labels them
@@ -32,7 +33,7 @@ import inspect
 
 __all__ = ["BadDataError", "Problem", "batches", "check", "class_names", "load", "to_arrays"]
 
-OFFLINE = ("digits", "mnist_binarized", "phantoms", "photos", "shapes", "simple_shapes")
+OFFLINE = ("digits", "families", "mnist_binarized", "phantoms", "photos", "shapes", "simple_shapes")
 LAZY = {"pipeline": ("batches", "to_arrays"), "files": ("BadDataError", "Problem")}
 OWN = {"folder": "DIR", "voc": "DIR", "coco": "JSON", "pairs": "DIR", "dlc": "DIR", "cifar10_excerpt": "DIR"}
 

@@ -1,0 +1,198 @@
+"""`families`: 64 px pictures of one to three things whose classes are leaves of a tree.
+
+    image    float32 [size, size, 3]   in [0, 1]
+    boxes    float32 [n, 4]        tight around the whole thing; a later one may hide less than a tenth of its own box
+    classes  int32   [n]           leaves, as `class_names` numbers them
+
+Two kinds of things, `things`:
+
+    textures   rendered: squares, discs, triangles and crosses; each plain, hollow, striped or chequered. 16 leaves;
+               their family is the texture.
+    garments   real: the pictures of Fashion-MNIST and MNIST (read through TFDS), in a colour each, pasted onto rendered
+               ground. 20 leaves: tops, footwear, bag, trousers and dress, and ten digits. Training pictures hold
+               training items alone, held-out ones test items alone.
+
+`hypernyms` tells the tree as paths, root first. `classes=(...)`: pictures of these leaves alone, for example of those
+that have boxes. Splits: train 8000 pictures of seed 1, validation 400 of seed 2, test 1000 of seed 3; a set of other
+classes is another stream. A split is one stream of NumPy's `default_rng`, as in simple_shapes.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from dmkeras.data import load as load_set
+from dmkeras.data import rendering
+
+SIZE = 64
+SPLITS = {"train": (1, 8000), "validation": (2, 400), "test": (3, 1000)}  # seed, pictures
+THINGS = ("textures", "garments")
+NOISE = 0.04  # standard deviation of the ground
+TEXTURES, OUTLINES = ("plain", "hollow", "striped", "chequered"), ("square", "disc", "triangle", "cross")
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+GARMENTS = {  # leaf: the nodes above it, nearest last
+    "t-shirt": ("garment", "top"),
+    "trousers": ("garment",),
+    "pullover": ("garment", "top"),
+    "dress": ("garment",),
+    "coat": ("garment", "top"),
+    "sandal": ("footwear",),
+    "shirt": ("garment", "top"),
+    "sneaker": ("footwear",),
+    "bag": (),
+    "boot": ("footwear",),
+} | dict.fromkeys(DIGITS, ("digit",))
+
+
+def hypernyms(*, things="textures"):
+    """{leaf: [its path]}, names from a root to the leaf."""
+    check_things(things)
+    rendered = {f"{texture} {outline}": (texture,) for texture in TEXTURES for outline in OUTLINES}
+    return {leaf: [(*above, leaf)] for leaf, above in (GARMENTS if things == "garments" else rendered).items()}
+
+
+def class_names(*, things="textures"):
+    return list(hypernyms(things=things))
+
+
+def check_things(things):
+    if things not in THINGS:
+        raise ValueError(f"families: things is {things!r}, but must be one of {', '.join(THINGS)}")
+
+
+def load(split, *, data_dir=None, download=False, things="textures", classes=None, count=None, size=SIZE):
+    """The first `count` pictures (by default all) of one split, of `classes` (by default all leaves) alone.
+
+    `data_dir` and `download` are those of Fashion-MNIST and MNIST.
+
+    Raises ValueError for an unknown split, things or class, `count` < 1, or a size that is out of range, TypeError
+    for one of them that is no integer.
+    """
+    rendering.check_split("families", split)
+    seed, everything = SPLITS[split]
+    count, names = everything if count is None else count, class_names(things=things)
+    rendering.check("families", count=count, size=size)
+    wrong = sorted(set(classes or ()) - set(names))
+    if wrong or (classes is not None and not len(classes)):
+        raise ValueError(f"families: expected classes among {', '.join(names)}, received {wrong or classes}")
+    chosen = sorted(names.index(name) for name in classes or names)
+    signature = {
+        "image": tf.TensorSpec([size, size, 3], tf.float32),
+        "boxes": tf.TensorSpec([None, 4], tf.float32),
+        "classes": tf.TensorSpec([None], tf.int32),
+    }
+    draw = _rendered if things == "textures" else _pasted(split != "train", data_dir, download)
+
+    def records():
+        rng = np.random.default_rng([seed, *chosen])
+        for _ in range(count):
+            image, boxes, kinds = _picture(rng, draw, chosen, size)
+            yield {"image": image, "boxes": boxes, "classes": kinds}
+
+    dataset = tf.data.Dataset.from_generator(records, output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _picture(rng, draw, chosen, size):
+    """One picture; the order of the draws is what fixes the set."""
+    image = (rng.uniform(0.15, 0.85, 3) + rng.normal(0, NOISE, (size, size, 3))).astype("float32")
+    boxes, classes = [], []
+    for _ in range(rng.integers(1, 4)):
+        side = int(rng.integers(round(0.3 * size), round(0.5 * size) + 1))
+        kind = chosen[rng.integers(len(chosen))]
+        paint, cover = draw(rng, kind, side)  # [side, side, 3], [side, side] in [0, 1]
+        rows, columns = (np.flatnonzero((cover > 0.5).any(axis)) for axis in (1, 0))
+        paint, cover = (a[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] for a in (paint, cover))
+        place = _free_place(rng, cover.shape, size, boxes)
+        if place is None:
+            continue
+        x, y = place
+        region = image[y : y + cover.shape[0], x : x + cover.shape[1]]
+        region += (paint - region) * cover[..., None]
+        boxes.append((x, y, x + cover.shape[1], y + cover.shape[0]))
+        classes.append(kind)
+    return np.clip(image, 0, 1), np.array(boxes, "float32").reshape(-1, 4), np.array(classes, "int32")
+
+
+def _free_place(rng, shape, size, boxes):
+    """x, y of a box of `shape` that shares less than a tenth of its area with each of `boxes`; None after 20 trials."""
+    height, width = shape
+    for _ in range(20):
+        x, y = rng.integers(0, size - width + 1), rng.integers(0, size - height + 1)
+        shared = [
+            max(0, min(x + width, right) - max(x, left)) * max(0, min(y + height, bottom) - max(y, top))
+            for left, top, right, bottom in boxes
+        ]
+        if all(area < 0.1 * width * height for area in shared):
+            return x, y
+    return None
+
+
+def _colours(rng):
+    """Two colours, far apart."""
+    first = rng.uniform(0, 1, 3)
+    return first, np.where(first > 0.5, first - rng.uniform(0.3, 0.5, 3), first + rng.uniform(0.3, 0.5, 3))
+
+
+# --- rendered things ------------------------------------------------------------------------------------------------
+
+
+def _rendered(rng, kind, side):
+    texture, outline = (names[place] for names, place in zip((TEXTURES, OUTLINES), divmod(kind, len(OUTLINES))))
+    width = side * rng.uniform(0.75, 1)
+    u = ((np.arange(side) + 0.5 - side / 2) / (width / 2))[None, :]
+    v = ((np.arange(side) + 0.5 - side / 2) / (side / 2))[:, None]
+    first, second = _colours(rng)
+    cover, other = _inside(outline, u, v), np.zeros((side, side), bool)
+    period, phase, upright = rng.uniform(5, 8), rng.uniform(0, 1), rng.integers(2)
+    odd = np.floor(2 * (np.arange(side) / period + phase)).astype(int) % 2 == 1
+    if texture == "hollow":
+        cover &= ~_inside(outline, 1.5 * u, 1.5 * v, 0.24)
+    elif texture == "striped":
+        other |= odd[:, None] if upright else odd[None, :]
+    elif texture == "chequered":
+        other |= odd[:, None] ^ odd[None, :]
+    paint = np.where(other[..., None], second, first) + rng.normal(0, NOISE / 2, (side, side, 3))
+    return paint.astype("float32"), cover.astype("float32")
+
+
+def _inside(outline, u, v, arm=0.36):
+    """bool [side, side]: the outline that fills [-1, 1] x [-1, 1]; arm: half the width of a cross's."""
+    if outline == "disc":
+        return u**2 + v**2 <= 1
+    square = (np.abs(u) <= 1) & (np.abs(v) <= 1)
+    if outline == "triangle":
+        return square & (np.abs(u) <= (v + 1) / 2)
+    return square & ((np.abs(u) <= arm) | (np.abs(v) <= arm)) if outline == "cross" else square
+
+
+# --- real things ----------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2)
+def _items(held_out, data_dir, download):
+    """uint8 [28, 28] pictures of each of 20 classes."""
+    found = []
+    for name in ("fashion_mnist", "mnist"):
+        records = load_set(name, "test" if held_out else "train", data_dir=data_dir, download=download)
+        (batch,) = records.batch(100000).as_numpy_iterator()
+        found += [batch["image"][batch["label"] == label] for label in range(10)]
+    return [np.uint8(255 * pictures[..., 0]) for pictures in found]
+
+
+def _pasted(held_out, data_dir, download):
+    items = _items(held_out, data_dir, download)
+
+    def draw(rng, kind, side):
+        item = items[kind][rng.integers(len(items[kind]))].astype("float32") / 255
+        place = (np.arange(side) + 0.5) * 28 / side - 0.5  # bilinear
+        low = np.clip(np.floor(place).astype(int), 0, 26)
+        share = np.clip(place - low, 0, 1).astype("float32")
+        item = item[low] * (1 - share)[:, None] + item[low + 1] * share[:, None]
+        item = item[:, low] * (1 - share) + item[:, low + 1] * share
+        dark, bright = _colours(rng)
+        paint = dark + (bright - dark) * item[..., None]
+        return paint.astype("float32"), np.clip(item * 6, 0, 1)
+
+    return draw
