@@ -51,18 +51,19 @@ def moved(op, inputs, value):
         for each, tensor, number in zip(inputs, op.inputs, told)
     ]
     found = [np.asarray(maps) for maps in sees(given)]
-    first = next(each for each in inputs if each is not None)
+    first, held = next(each for each in inputs if each is not None), None
     if op.type in PADDING:
         axes = _shifted(first.axes, [1, 1], [before for before, _ in value(op.inputs[1])[1:3]])
     elif op.type in ("SpaceToBatchND", "BatchToSpaceND"):
         block, borders = value(op.inputs[1]), value(op.inputs[2])
         axes = _in_blocks(first.axes, block, borders, op.type == "SpaceToBatchND")
     elif op.type in ("Reshape", "Squeeze", "ExpandDims"):
-        kept = first.values.shape[-1] == found[0].shape[-1]
+        held = first.values.shape[1:3] if first.values.ndim == 4 else first.held
+        kept = first.values.shape[-1] == found[0].shape[-1] and (found[0].ndim != 4 or found[0].shape[1:3] == held)
         axes = tuple(axis if axis and (kept or axis[1] == 0) else None for axis in first.axes)
     else:
         axes = _followed(inputs, given, sees)
-    return [Seen(maps, axes) for maps in found]
+    return [Seen(maps, axes, held) for maps in found]
 
 
 def _shifted(axes, steps, before):

@@ -55,12 +55,12 @@ def _joined(parts, shape):
     for part in parts[1:]:
         values = np.maximum(values, part.values)
     mixed = len(parts) > 1 and any(part.values.shape[:-1] != parts[0].values.shape[:-1] for part in parts)
-    return Seen(values, tuple(union([part.axes[axis] for part in parts], mixed) for axis in (0, 1)))
+    return Seen(values, tuple(union([part.axes[axis] for part in parts], mixed) for axis in (0, 1)), parts[0].held)
 
 
 def _over_channels(seen):
     values = narrow(seen.values).max(-1, keepdims=True)
-    return Seen(np.broadcast_to(values, seen.values.shape), seen.axes)
+    return Seen(np.broadcast_to(values, seen.values.shape), seen.axes, seen.held)
 
 
 def _summed(op, seen, over, sides):
@@ -72,7 +72,7 @@ def _summed(op, seen, over, sides):
         axes = tuple((side, 0, 0) if 1 + i in over else seen.axes[i] for i, side in enumerate(sides))
     else:
         axes = tuple(axis if axis and (over == {rank - 1} or axis[1] == 0) else None for axis in seen.axes)
-    return Seen(values, axes)
+    return Seen(values, axes, seen.held)
 
 
 def _multiplied(op, seen, sides):
@@ -81,4 +81,4 @@ def _multiplied(op, seen, sides):
         raise ValueError(f"what a unit sees through the turned {op.type} ({op.name}) is not known here")
     values = narrow(seen.values).max(-1, keepdims=True)
     axes = tuple(axis or (side, 0, 0) for axis, side in zip(seen.axes, sides))
-    return Seen(np.broadcast_to(values, (*values.shape[:-1], op.outputs[0].shape[-1])), axes)
+    return Seen(np.broadcast_to(values, (*values.shape[:-1], op.outputs[0].shape[-1])), axes, seen.held)

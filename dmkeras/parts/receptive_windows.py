@@ -9,10 +9,14 @@ import numpy as np
 
 
 class Seen(typing.NamedTuple):
-    """The maps V [n, ..., C] of a tensor, and for each side (size, stride, offset) of (3), or None."""
+    """The maps V [n, ..., C] of a tensor, and for each side (size, stride, offset) of (3), or None.
+
+    `held` is (h, w) of the maps that a tensor of another rank was, and may become again.
+    """
 
     values: np.ndarray
     axes: tuple
+    held: tuple | None = None
 
 
 def narrow(values):

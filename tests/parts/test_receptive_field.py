@@ -158,7 +158,8 @@ def test_units_moved_about_keep_their_pixels():
     deep = layers.Lambda(lambda maps: tf.nn.depth_to_space(maps, 2))
     turn = layers.Permute((2, 1, 3), dtype="float64")
     assert geometry(check(network((6, 5, 3), colours), (6, 5, 3))) == ((1, 1), (1, 1), (0, 0))
-    for layer in (up, deep, turn):
+    other = layers.Reshape((3, 4, 4), dtype="float64")  # of the 4 rows of 3 units
+    for layer in (up, deep, turn, other):
         assert check(network((6, 5, 4), layers.Conv2D(4, 3, **POSITIVE), layer), (6, 5, 4)).size is None
     every = layers.Lambda(lambda maps: maps[:, 1::2, ::3])
     assert geometry(check(network((7, 9, 1), every), (7, 9, 1))) == ((1, 1), (2, 3), (-1, 0))
