@@ -112,16 +112,26 @@ def logits(classifier, images):
     return answers if answers.dtype == tf.float64 else tf.cast(answers, "float32")
 
 
-def activations(classifier, images, names):
-    """{name: what that layer makes of images}, in the layer's dtype; see `check_layer` for names."""
+def activations(classifier, images, names, any_size=False):
+    """{name: what that layer makes of images}, in the layer's dtype; see `check_layer` for names.
+
+    any_size: goes no farther than to the last of these layers, so that pictures may be of sizes that only what stands
+        behind it refuses. Whether a layer is asked again behind it is not seen then.
+    """
     layers, found = _layers(classifier), {}
     own = [name for name in names if name not in layers]
     if own:
         found = {name: values for name, values in classifier.features(images).items() if name in own}
     with contextlib.ExitStack() as held:
-        seen = {name: held.enter_context(_watched(layers[name])) for name in names if name in layers}
+        seen = {}
+        enough = lambda: any_size and all(seen[name] for name in names if name in layers)
+        for name in names:
+            if name in layers:
+                seen[name] = held.enter_context(_watched(layers[name], enough))
         if seen:
-            classifier(images, training=False)
+            held.enter_context(_open_sizes(classifier) if any_size else contextlib.nullcontext())
+            with contextlib.suppress(_EnoughSeen):
+                classifier(images, training=False)
     for name, calls in seen.items():
         if len(calls) != 1 or not isinstance(calls[0], tf.Tensor):
             raise ValueError(
@@ -148,13 +158,19 @@ def _layers(classifier):
     return {layer.name if names.count(layer.name) == 1 else layer.path: layer for layer in layers}
 
 
+class _EnoughSeen(BaseException):
+    """Leaves a model's call; no Exception, since Keras writes to these."""
+
+
 @contextlib.contextmanager
-def _watched(layer):
-    """Yields a list that gathers what the layer answers."""
+def _watched(layer, enough):
+    """Yields a list that gathers what the layer answers; the model's call ends once that is `enough`."""
     call, calls = layer.call, []
 
     def watching(*args, **kwargs):
         calls.append(call(*args, **kwargs))
+        if enough():
+            raise _EnoughSeen
         return calls[-1]
 
     layer.call = watching  # of this one layer; its class keeps its own
@@ -162,3 +178,18 @@ def _watched(layer):
         yield calls
     finally:
         del layer.call
+
+
+@contextlib.contextmanager
+def _open_sizes(classifier):
+    """Functional models, which are made for one size, take pictures of others."""
+    parts = [classifier, *classifier._flatten_layers(include_self=False)]
+    made_for_one = [part for part in parts if isinstance(getattr(type(part), "input_spec", None), property)]
+    specs = [part.input_spec for part in made_for_one]
+    for part in made_for_one:
+        part.input_spec = None
+    try:
+        yield
+    finally:
+        for part, spec in zip(made_for_one, specs):
+            part.input_spec = spec

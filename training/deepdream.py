@@ -1,0 +1,84 @@
+"""Dream a classifier's layers into pictures, and measure how far their activations rise.
+
+python -m training.deepdream                                          a CNN trained here in a minute; `--fast`: seconds
+python -m training.deepdream --classifier squeezenet --weights PATH   three photographs, ImageNet's network
+python -m training.deepdream --classifier squeezenet --weights PATH --layers fire3 fire8    other layers
+"""
+
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+import dmkeras
+from dmkeras import figures
+from dmkeras.backbones.subjects import subject
+from dmkeras.recipe import Recipe, run
+
+LAYERS = {
+    "small_cnn": ("stage_0", "stage_1", "stage_2"),
+    "squeezenet": ("fire3", "fire5", "fire7", "fire9"),
+    "vgg16": ("conv3_3", "conv4_3", "conv5_3"),
+    "vgg19": ("conv3_4", "conv4_4", "conv5_4"),
+}
+MEASURED, SHOWN = 40, 6  # pictures
+
+
+def recipe(
+    fast=False,
+    classifier: Literal["small_cnn", "squeezenet", "vgg16", "vgg19"] = "small_cnn",
+    weights: str | None = None,
+    layers: tuple[str, ...] | None = None,
+    octaves: int | None = None,
+    scale=1.4,
+    jitter: int | None = None,
+    steps: int | None = None,
+    step_size=1.5,
+    trial=0,
+):
+    """DeepDream: how many times the layers' energy rises, in octaves and in one; pictures of each layer.
+
+    layers: shown one by one; the model that is measured and exported dreams of the middle one. trial: seed of jitter.
+    """
+    known = subject(classifier, weights, fast)
+    images = known.images[: 6 if fast else MEASURED]
+    layers = layers or LAYERS[classifier]
+    octaves, steps = octaves or (2 if fast else 4), steps or (2 if fast else 10)
+    jitter = images.shape[1] // 7 if jitter is None else jitter  # 32 of 224
+    settings = {"scale": scale, "jitter": jitter, "step_size": step_size}
+    model = dmkeras.DeepDream(known.classifier, layers[len(layers) // 2], octaves, steps=steps, **settings)
+    in_one = dmkeras.DeepDream(known.classifier, layers[len(layers) // 2], 1, steps=octaves * steps, **settings)
+
+    def evaluate(model):
+        before, dreams = model.energy(images).numpy(), model.dream(images, trial).numpy()
+        change = np.sqrt(((dreams - images) ** 2).mean((1, 2, 3), keepdims=True))
+        noise = change * np.random.default_rng(trial).normal(size=images.shape)
+        rise = lambda pictures: (model.energy(pictures.astype("float32")).numpy() / before).mean()
+        return {
+            "energy_rise": rise(dreams),
+            "energy_rise_in_one_octave": rise(in_one.dream(images, trial).numpy()),
+            "energy_rise_by_noise": rise(np.clip(images + noise, 0, 1)),
+            "rms_change": change.mean(),
+        }
+
+    def sheets(model):
+        columns = {"picture": images[:SHOWN]}
+        for layer in layers:
+            dream = dmkeras.DeepDream(known.classifier, layer, octaves, steps=steps, **settings).dream
+            columns[layer] = dream(images[:SHOWN], trial).numpy()
+        tiles = [picture for row in zip(*columns.values()) for picture in row]
+        scale = max(1, 112 // images.shape[1])
+        return {"dreams": figures.grid(tiles, len(columns), column_labels=list(columns), scale=scale)}
+
+    return Recipe(
+        "deepdream",
+        model,
+        lambda split, seed: tf.data.Dataset.from_tensor_slices(images).batch(MEASURED),
+        evaluate=evaluate,
+        pictures=sheets,
+        description=f"{classifier}, {len(images)} pictures, {layers[len(layers) // 2]}",
+    )
+
+
+if __name__ == "__main__":
+    run(recipe)
