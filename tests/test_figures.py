@@ -183,6 +183,37 @@ def test_boxes_that_cannot_be_drawn_are_refused(rows, options, message):
         figures.boxes(np.zeros((10, 12)), rows, **options)
 
 
+def test_a_skeleton_has_lines_between_its_joints_and_none_to_those_left_out():
+    joints = np.array([[2.5, 2.5, 2], [9.5, 2.5, 1], [9.5, 7.5, 0], [2.5, np.nan, 2]])
+    picture = figures.skeleton(np.zeros((10, 12)), joints, [(0, 1), (1, 2), (3, 0)], scale=10)
+    assert picture.shape == (100, 120, 3)
+    drawn = picture.any(-1)
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (22, 28, 22, 98)  # dots of 3 pixels at the ends
+    assert drawn[25, 25:95].all()
+    assert (picture[25, 40:80] == COLORS[0]).all()
+    two = [joints[:2], joints[:2] + [0, 5, 0]]
+    picture = figures.skeleton(np.zeros((10, 12)), two, [(0, 1)], kinds=[2, 3], names=dict(enumerate("abcd")), scale=10)
+    assert (picture[25, 50:80] == COLORS[2]).all()
+    assert (picture[75, 50:80] == COLORS[3]).all()
+    assert not has(picture, COLORS[0])
+    assert (figures.skeleton(np.zeros((10, 12)), np.zeros((0, 4, 2)), [(0, 1)], scale=2) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("joints", "options", "message"),
+    [
+        (np.zeros(4), {}, r"joints \(4,\)"),
+        (np.zeros((2, 4)), {}, r"joints \(1, 2, 4\)"),
+        (np.zeros((2, 2)), {"limbs": [(0, 2)]}, "joints < J"),
+        (np.zeros((2, 2)), {"kinds": [0, 1]}, r"kinds \(2,\)"),
+    ],
+)
+def test_skeletons_that_cannot_be_drawn_are_refused(joints, options, message):
+    with pytest.raises(ValueError, match=message):
+        figures.skeleton(np.zeros((10, 12)), joints, **options)
+
+
 def test_a_mask_covers_its_pixels_and_no_other():
     mask = np.zeros((10, 12), bool)
     mask[2:7, 3:9] = True

@@ -197,7 +197,8 @@ class HumanPose(keras.Model):
         """Makes `stage`, from 1 on, the one that `fit` trains; call `compile` after it.
 
         Its network alone is trainable then. From the second stage on the errors of the stage before are measured over
-        `data`, batches as `fit` takes them; from the third on it starts from that one's weights.
+        `data`, batches as `fit` takes them (those of joints that never count stay as they are); from the third on it
+        starts from that one's weights.
         """
         stage = checks.whole_number("stage", stage, 1)
         if stage > self.num_stages or (stage > 1) == (data is None):
@@ -211,7 +212,7 @@ class HumanPose(keras.Model):
             self._measure(stage - 1, data)
 
     def _measure(self, stage, data):
-        ask, rows, logs = tf.function(self.call, autograph=False), [], []
+        ask, rows, logs = tf.function(self.call, autograph=False), [np.zeros((0, self.num_joints, 2))], [np.zeros(0)]
         for images, truths in data:
             joints, keypoints = ask(images, truths.get("boxes"))[:, stage - 1], tf.cast(truths["keypoints"], "float32")
             points, _ = pose_metrics.labelled(keypoints, self.least_visibility)

@@ -205,3 +205,13 @@ def test_rendering_is_fast():
     for number in range(30):
         shapes.scene(number)
     assert 30 / (time.process_time() - start) > 60
+
+
+def test_the_skeleton_goes_round_the_outline_and_its_diameter_is_from_right_to_left():
+    assert [shapes.KEYPOINTS[end] for end in shapes.TORSO] == ["right", "left"]
+    names = [{shapes.KEYPOINTS[end] for end in limb} for limb in shapes.LIMBS]
+    assert names == [{"head", "right"}, {"right", "tail"}, {"tail", "left"}, {"left", "head"}]
+    for outline in shapes.OUTLINES.values():
+        points = np.array(outline.keypoints)
+        assert 1.1 <= np.linalg.norm(points[shapes.TORSO[0]] - points[shapes.TORSO[1]]) <= 1.8
+        np.testing.assert_allclose(points[list(shapes.MIRRORED)] * (-1, 1), points, atol=1e-12)
