@@ -122,7 +122,10 @@ class SqueezeNet(keras.Model):
 
     def __init__(self, version="1.0", num_classes=1000, weights=None, image_shape=(224, 224, 3), dropout=0.5, **kwargs):
         super().__init__(**kwargs)
-        self.version, self.num_classes = one_of("version", version, tuple(FIRST)), whole_number("K", num_classes, 2)
+        self.version, self.num_classes = (
+            one_of("version", version, tuple(FIRST)),
+            whole_number("num_classes", num_classes, 2),
+        )
         self.image_shape, self.dropout = check_image_shape(image_shape), number("dropout", dropout, below=1)
         self.smallest = SMALLEST[version]
         if self.image_shape[2] != 3 or min(self.image_shape[:2]) < self.smallest:
@@ -179,7 +182,7 @@ class SqueezeNet(keras.Model):
 
     def _preprocessed(self, images):
         if self.version == "1.0":
-            return 255.0 * images[..., ::-1] - tf.cast(BGR_MEAN, images.dtype)
+            return 255.0 * tf.reverse(images, [-1]) - tf.cast(BGR_MEAN, images.dtype)  # a slice has a slow gradient
         return (images - tf.cast(RGB_MEAN, images.dtype)) / tf.cast(RGB_DEVIATION, images.dtype)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
