@@ -21,8 +21,8 @@ Shapes:  B batch, H height, W width, C channels, G rows and columns of cells, A 
 Deviations, each with its reason:
 - Of the boxes that answer for no label the paper says nothing; darknet's code tells them that they hold nothing and
   leaves the objectness of the best one alone: `image_objectness="darknet"`. `"both"` tells the one and the others.
-- Of two detections that overlap the better stays where one's node is the other's or stands above it: a dog is not a
-  terrier's neighbour. darknet compares boxes by their objectness alone.
+- Of two detections that overlap the better stays where one's node is the other's or stands above it: a dog and a
+  terrier in one place are one thing. darknet compares boxes by their objectness alone.
 - The network is YOLOv2's with three anchors, as the paper says; the released configuration has none of its head.
 - Scores are objectness Pr(node); darknet's demonstration shows objectness alone.
 """
@@ -134,11 +134,12 @@ class YOLO9000(YOLOv2):
         def both(boxed, labelled):
             (images, truths), (more, labels) = boxed, labelled
             count = tf.shape(labels)[0]
-            rows = lambda values, filler: tf.pad(
-                values, [[0, count], *[[0, 0]] * (len(values.shape) - 1)], "CONSTANT", filler
-            )
-            labels = tf.pad(tf.cast(labels, "int32"), [[tf.shape(images)[0], 0]], constant_values=-1)
-            truths = {"boxes": rows(truths["boxes"], 0), "classes": rows(truths["classes"], -1), "labels": labels}
+            none = [[0, count], [0, 0]]
+            truths = {
+                "boxes": tf.pad(truths["boxes"], [*none, [0, 0]]),
+                "classes": tf.pad(truths["classes"], none, constant_values=-1),
+                "labels": tf.pad(tf.cast(labels, "int32"), [[tf.shape(images)[0], 0]], constant_values=-1),
+            }
             return tf.concat([images, more], 0), truths
 
         return tf.data.Dataset.zip(detection.repeat(), classification).map(both)
@@ -163,7 +164,11 @@ class YOLO9000(YOLOv2):
         """What is where in pictures, and which way down the tree led there.
 
         Args:
-            images, score_threshold, iou_threshold, max_detections, size: as YOLOv2's.
+            images: [B, h, w, C] in [0, 1], or one picture [h, w, C]; letterboxed where their size is not the model's.
+            score_threshold: detections score more.
+            iou_threshold: of two related ones that overlap by more, the better one stays.
+            max_detections: D.
+            size: (H, W), whose sides the stride divides, to look at them in; None for that of `image_shape`.
             tree_threshold: another one than the model's.
             nodes: whole numbers; instead of one descent in each box, each of these nodes is looked for in each box, as
                 average precision wants it and darknet's `map` does.

@@ -40,7 +40,7 @@ def test_the_set_is_the_one_that_figures_are_measured_on(records):
 
 
 def test_a_dataset_says_what_it_holds(records):
-    assert families.load("train").cardinality() == 8000
+    assert families.load("train").cardinality() == 9000
     assert data.load("families", "validation", count=3).cardinality() == 3
     assert len(data.class_names("families")) == 16
     for record in records[:20]:
@@ -76,6 +76,29 @@ def test_pictures_of_chosen_classes_hold_no_others():
     assert {names[kind] for record in records for kind in record["classes"]} == set(chosen)
     every = next(families.load("train", count=1).as_numpy_iterator())
     assert not np.array_equal(records[0]["image"], every["image"])  # another stream
+
+
+def test_a_picture_is_named_by_the_first_of_the_chosen_that_it_holds():
+    records = families.load("test", count=60)
+    chosen = [1, 5, 9, 13, 2]
+    found = list(families.named(records, chosen).as_numpy_iterator())
+    there = [[kind for kind in record["classes"] if kind in chosen] for record in records.as_numpy_iterator()]
+    assert [record["label"] for record in found] == [kinds[0] for kinds in there if kinds]
+    assert set(found[0]) == {"image", "label"}
+    kept = [record["image"] for record, kinds in zip(records.as_numpy_iterator(), there) if kinds]
+    np.testing.assert_array_equal(found[-1]["image"], kept[-1])
+
+
+def test_half_of_the_leaves_of_each_family_have_boxes():
+    textures = families.half()
+    assert len(textures) == 8
+    assert {name.split()[0] for name in textures} == set(families.TEXTURES)
+    outlines = [name.split()[1] for name in textures]
+    assert all(outlines.count(outline) == 2 for outline in families.OUTLINES)
+    garments = families.half(things="garments")
+    assert len(garments) == 10
+    assert set(garments) >= {"t-shirt", "coat", "sandal", "boot", "dress", "zero", "eight"}
+    assert not set(garments) & {"shirt", "sneaker", "trousers", "bag", "one"}
 
 
 def test_every_leaf_has_one_path_that_ends_with_it():

@@ -1,0 +1,115 @@
+"""Train YOLO9000 on boxes of half of the classes and on labels alone of the others, and measure both halves.
+
+python -m training.yolo9000                        textures: rendered, no download; `--fast`: in seconds
+python -m training.yolo9000 --things garments      real pictures of Fashion-MNIST and MNIST, pasted onto rendered ground
+python -m training.yolo9000 --tree flat            the same network with one softmax over the leaves
+python -m training.yolo9000 --tree shuffled        leaves at other places of the same tree
+
+"""
+
+from typing import Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import dmkeras
+from dmkeras import figures
+from dmkeras.data import batches, families, to_arrays
+from dmkeras.data.padding import padded
+from dmkeras.parts import descent_report
+from dmkeras.recipe import Recipe, run
+
+BOXES, LABELS = 4, 16  # pictures of each kind in a batch: the paper's 1 to 4
+MOMENTUM = 0.9  # of the moving statistics: trainings are short
+
+
+def recipe(
+    fast=False,
+    things: Literal["textures", "garments"] = "textures",
+    data_dir: str | None = None,
+    download=False,
+    tree: Literal["natural", "flat", "shuffled"] = "natural",
+    image_objectness: Literal["paper", "darknet", "both"] = "paper",
+    pictures: int | None = None,
+    labelled: int | None = None,
+    filters=16,
+    head_filters=64,
+    num_anchors=3,
+    epochs: int | None = None,
+    learning_rate=5e-3,
+    tree_seed=0,
+):
+    """YOLO9000, small: AP50 of the leaves that have boxes in training, and of those that never have.
+
+    pictures: with boxes. labelled: with a label alone; they come again until four of five shown are theirs.
+    tree_seed: of the shuffled leaves.
+    """
+    epochs, pictures = epochs or (2 if fast else 6), pictures or (40 if fast else 1500)
+    labelled = labelled or (40 if fast else 320)
+    filters, head_filters = (4, 16) if fast else (filters, head_filters)
+    names, half = families.class_names(things=things), families.half(things=things)
+    word_tree = make_tree(families.hypernyms(things=things), tree, tree_seed)
+    nodes, boxed = word_tree.nodes(names), word_tree.nodes(half)
+    never = [i for i, name in enumerate(names) if name not in half]
+    source = {"things": things, "data_dir": data_dir, "download": download}
+    sets = {}
+    for split, count, more in (("train", pictures, labelled), ("validation", 8 if fast else 48, 32 if fast else 192)):
+        shown = arrays(families.load(split, classes=half, count=count, **source), nodes)
+        more = to_arrays(families.named(families.load(split, **source), never).take(more))
+        sets[split] = shown, (more["image"], nodes[more["label"]])
+    test = arrays(families.load("test", count=20 if fast else 500, **source), nodes)
+    _, sizes, kinds = sets["train"][0]
+
+    def data(split, seed):
+        (images, boxes, classes), labels = sets["validation" if split == "test" else split]
+        order = lambda i: seed + i if split == "train" else None
+        boxed = batches((images, {"boxes": boxes, "classes": classes}), BOXES, order(0), True)
+        passes = -(-len(images) * LABELS // (BOXES * (len(labels[0]) // LABELS * LABELS)))
+        labels = tf.data.Dataset.range(passes).flat_map(lambda i: batches(labels, LABELS, order(i), True))
+        known = tf.data.experimental.assert_cardinality(len(images) // BOXES)
+        return dmkeras.YOLO9000.joined(boxed, labels.take(len(images) // BOXES).apply(known))
+
+    def evaluate(model):
+        print(*descent_report.lines(model, test[0][:8], test[2]), sep="\n")
+        return descent_report.figures(model, *test, nodes, boxed)
+
+    side = test[0].shape[1]
+    backbone = dmkeras.Darknet19((side, side, 3), None, filters, (1, 1, 1, 1), momentum=MOMENTUM)
+    settings = {"head_filters": head_filters, "passthrough_filters": 16, "box_loss": "ciou", "coordinate_weight": 2.0}
+    settings |= {"prior_images": 0, "momentum": MOMENTUM, "image_objectness": image_objectness}
+    anchors = dmkeras.YOLOv2.dimension_clusters((sizes[..., 2:] - sizes[..., :2])[kinds >= 0], num_anchors)[0]
+    steps = epochs * (pictures // BOXES)
+    falling = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, 0.01, warmup_target=learning_rate, warmup_steps=min(100, steps // 4)
+    )
+    return Recipe(
+        "yolo9000",
+        dmkeras.YOLO9000((side, side, 3), word_tree, anchors, backbone=backbone, **settings),
+        data,
+        compile={"optimizer": keras.optimizers.Adam(falling, global_clipnorm=10.0)},
+        epochs=epochs,
+        evaluate=evaluate,
+        pictures=lambda model: {"descents": descent_report.sheet(model, *(part[:12] for part in test), figures)},
+        labels=list(word_tree.names),
+        description=f"{things}, {len(half)} of {len(names)} leaves with boxes, {tree} tree",
+    )
+
+
+def arrays(records, nodes):
+    """Images, boxes and, in place of classes, nodes."""
+    found = padded(records)
+    return found["image"], found["boxes"], np.where(found["classes"] < 0, -1, nodes[found["classes"]])
+
+
+def make_tree(paths, kind, seed):
+    """The WordTree of {leaf: [path]}, its leaves alone, or its leaves at one another's places."""
+    tree = dmkeras.WordTree.from_hypernyms(paths)
+    names = np.array(tree.names, object)
+    if kind == "shuffled":
+        names[tree.leaves] = np.random.default_rng(seed).permutation(names[tree.leaves])
+    return dmkeras.WordTree.flat(list(paths)) if kind == "flat" else dmkeras.WordTree(names, tree.parents)
+
+
+if __name__ == "__main__":
+    run(recipe)
