@@ -1,4 +1,4 @@
-"""YOLOv2 beside KerasCV's YOLOV8Detector and RetinaNet: the same data, changes of pictures, batches and seconds.
+"""SSD and YOLOv2 beside KerasCV's YOLOV8Detector and RetinaNet: the same data, changes, batches and seconds.
 
     python -m benchmarks.detectors --seconds 200 --out detectors.jsonl                 simple_shapes, 96 px
     python -m benchmarks.detectors --data voc:DIR --seconds 600 --out detectors.jsonl  letterboxed, 192 px
@@ -7,9 +7,10 @@
 All train in one run, by turns of `--turn` seconds, so that whatever else the machine does meets all alike. A detector's
 clock runs while it trains, the making of its batches included, not while it is built, traced (two steps) or measured.
 Each has its own copy of one stream of batches. Adam, gradients cut to norm 10; the rate rises over the first 2 % of the
-seconds and falls to 1 % of its highest, each detector's own (RATES), along half a cosine. YOLOv2 is the recipe's
-(training/yolov2.py). YOLOv8 is KerasCV's smallest halved, maps 16, 32, 64, 128 with one block a stage; RetinaNet stands
-on a residual network of basic blocks with 64 maps. All suppress by class: IoU .5, scores above .005, 100 a picture.
+seconds and falls to 1 % of its highest, each detector's own (RATES), along half a cosine. SSD and YOLOv2 are their
+recipes' (training/ssd.py, training/yolov2.py); pictures, changes and batches are those of YOLOv2's recipe for all.
+YOLOv8 is KerasCV's smallest halved, maps 16, 32, 64, 128 with one block a stage; RetinaNet stands on a residual network
+of basic blocks with 64 maps. All suppress by class: IoU .5, scores above .005, 100 a picture.
 Figures are COCO's over all pictures of the test split. A line of `--out` is one detector of one run.
 """
 
@@ -26,9 +27,9 @@ from benchmarks import turns
 from dmkeras import figures
 from dmkeras.data import class_names
 from dmkeras.parts import average_precision, detection_report
-from training import yolov2
+from training import ssd, yolov2
 
-RATES = {"YOLOv2": 1e-2, "YOLOv8": 5e-3, "RetinaNet": 1e-3}
+RATES = {"SSD": 1e-2, "YOLOv2": 1e-2, "YOLOv8": 5e-3, "RetinaNet": 1e-3}
 NMS = {"iou_threshold": 0.5, "max_detections": 100}
 LEAST = 0.005  # score
 PARTS = (0.25, 0.5, 1.0)  # of the seconds, after which average precision is measured
@@ -65,16 +66,21 @@ def contestants(names, data, seed, num_classes, recipe):
     batches = lambda: tf.data.Dataset.range(10**6).flat_map(lambda epoch: recipe.data("train", 1000 * seed + epoch))
     for name in names:
         keras.utils.set_random_seed(seed)
-        model, detect = {"YOLOv2": _yolov2, "YOLOv8": _yolov8, "RetinaNet": _retinanet}[name](side, num_classes, recipe)
-        yield Contestant(name, model, detect, batches(), scale=1.0 if name == "YOLOv2" else 255.0)
+        if name in ("SSD", "YOLOv2"):
+            made = ssd.recipe(data=data) if name == "SSD" else recipe
+            model, detect, scale = *_own(made.model, RATES[name]), 1.0
+        else:
+            peers = {"YOLOv8": _yolov8, "RetinaNet": _retinanet}
+            model, detect, scale = *peers[name](side, num_classes), 255.0
+        yield Contestant(name, model, detect, batches(), scale)
 
 
-def _yolov2(side, num_classes, recipe):
-    recipe.model.compile(keras.optimizers.Adam(RATES["YOLOv2"], global_clipnorm=10.0), jit_compile=False)
-    return recipe.model, lambda images: recipe.model.detect(images, LEAST, **NMS)
+def _own(model, rate):
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=10.0), jit_compile=False)
+    return model, lambda images: model.detect(images, LEAST, **NMS)
 
 
-def _yolov8(side, num_classes, recipe):
+def _yolov8(side, num_classes):
     import keras_cv
 
     backbone = keras_cv.models.YOLOV8Backbone([16, 32, 64, 128], [1, 1, 1, 1], True, input_shape=(side, side, 3))
@@ -84,7 +90,7 @@ def _yolov8(side, num_classes, recipe):
     return model, _peer(model)
 
 
-def _retinanet(side, num_classes, recipe):
+def _retinanet(side, num_classes):
     import keras_cv
 
     sizes = {"stackwise_filters": [64] * 4, "stackwise_blocks": [1] * 4, "stackwise_strides": [1, 2, 2, 2]}
