@@ -15,6 +15,7 @@ import tensorflow as tf
 from dmkeras.parts.checks import is_symbolic
 
 PREDICTED = -1
+LUMA = np.array([0.299, 0.587, 0.114], "float32")  # of red, green and blue (ITU-R BT.601)
 OPACITY = 0.6  # of a heat map over its picture, as in figures.heat_map
 
 
@@ -53,7 +54,9 @@ def decoded(image_bytes, image_shape):
     height, width, channels = image_shape
 
     def of_file(file):
-        picture = tf.io.decode_image(file, channels, "float32", expand_animations=False)
+        picture = tf.io.decode_image(file, 3, "float32", expand_animations=False)
+        if channels == 1:  # by hand: TensorFlow's own way to grey knows neither BMP nor GIF
+            picture = tf.reduce_sum(picture * LUMA, -1, keepdims=True)
         return tf.image.resize(picture, (height, width), antialias=True)
 
     image_bytes = tf.ensure_shape(image_bytes, (None,))
