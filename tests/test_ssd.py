@@ -336,6 +336,17 @@ def test_a_vgg_becomes_the_trunk_and_its_dense_layers_are_thinned_as_the_dilatio
     np.testing.assert_array_equal(fc7[1], bias[::3])
 
 
+def test_a_vgg_of_this_package_becomes_the_trunk():
+    classifier = dmkeras.VGG(16, None, None, image_shape=(48, 32, 3), filters=2)
+    trunk = ((2, 2), (4, 4), (8, 8, 8), (16, 16, 16), (16, 16, 16))
+    options = {"trunk": trunk, "extras": (), "sizes": (8, 14, 20), "ratios": ((2,), (2,)), "first_scale": 1.0}
+    model = small((48, 32, 3), **options)
+    model.load_trunk(classifier)
+    images = np.random.default_rng(0).uniform(size=(2, 48, 32, 3)).astype("float32")
+    wanted = normalized(classifier.features(images)["conv4_3"].numpy())
+    np.testing.assert_allclose(model.features(images)[0], wanted, atol=0.02)  # their means differ by .7 of 255
+
+
 @pytest.mark.parametrize(("options", "other"), [({"batch_norm": True}, {}), ({}, {"widths": ((6,), (8,), (12,))})])
 def test_another_trunk_is_refused_and_nothing_changes(options, other):
     model = small((28, 28, 3), extras=(), sizes=(8, 14, 20), ratios=((2,), (2,)), **options)

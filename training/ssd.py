@@ -1,7 +1,7 @@
 """Train SSD on pictures with boxes.
 
-python -m training.ssd                          simple_shapes: no download; `--fast`: in seconds
-python -m training.ssd --data voc:DIR           your own, in Pascal VOC's format
+python -m training.ssd                             simple_shapes: no download; `--fast`: in seconds
+python -m training.ssd --data voc:DIR              your own, in Pascal VOC's format
 python -m training.ssd --data shapes --side 128    eight kinds of textured shapes that hide one another
 """
 

@@ -285,7 +285,7 @@ class SSD(keras.Model):
     # --- weights from elsewhere, doors --------------------------------------------------------------------------------
 
     def load_trunk(self, classifier):
-        """Takes the weights of a VGG16, such as `keras.applications.VGG16()`, that expects Caffe's BGR minus the mean.
+        """Takes the weights of a VGG-16, `dmkeras.VGG` or `keras.applications`', which see 255 BGR minus the mean.
 
         Where it has dense layers, fc6 takes every third row and column of the first's kernel, as its dilation reads
         them, and both layers every fourth map (or how many fit), section 3.
