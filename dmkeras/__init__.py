@@ -15,6 +15,8 @@ _HOME = {
     "DeepDream": "dmkeras.understanding.deepdream",
     "EncoderDecoder": "dmkeras.segmentation.encoder_decoder",
     "FCN": "dmkeras.segmentation.fcn",
+    "FeatureSpace": "dmkeras.understanding.feature_space",
+    "Filters": "dmkeras.understanding.filters",
     "FVSBN": "dmkeras.generative.fvsbn",
     "FoolingImage": "dmkeras.understanding.fooling",
     "GAN": "dmkeras.generative.gan",

@@ -87,7 +87,7 @@ def test_the_endpoint_answers_the_calls_logits_and_their_softmax(name, served):
         return
     np.testing.assert_allclose(found["logits"], model(images), rtol=1e-5)
     powers = np.exp(np.float64(found["logits"]))
-    np.testing.assert_allclose(found["probabilities"], powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
+    np.testing.assert_allclose(found["probabilities"], powers / powers.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-6)
 
 
 def test_an_answer_is_of_its_picture_alone_and_features_are_those_of_the_call(name, served):

@@ -75,12 +75,14 @@ class SmallCNN(keras.Model):
         while True:
             name = f"stage_{len(stages)}"
             maps = self.filters * min(WIDEST, 2 ** len(stages))
-            parts = [layers.Conv2D(maps, 3, padding="same", use_bias=False, **self._options(name))]
-            parts += [layers.BatchNormalization(momentum=0.9, **policy), layers.ReLU(**policy)]
+            own = lambda part, name=name: {"name": f"{name}_{part}"}  # names that are the same in every process
+            parts = [layers.Conv2D(maps, 3, padding="same", use_bias=False, **own("conv"), **self._options(name))]
+            parts += [layers.BatchNormalization(momentum=0.9, **own("norm"), **policy)]
+            parts += [layers.ReLU(**own("relu"), **policy)]
             steps = tuple(2 if side > SMALLEST else 1 for side in sides)
             if max(steps) == 1:
                 return [*stages, keras.Sequential(parts, name=name)]
-            parts.append(layers.MaxPooling2D(steps, padding="same", **policy))
+            parts.append(layers.MaxPooling2D(steps, padding="same", **own("pool"), **policy))
             stages.append(keras.Sequential(parts, name=name))
             sides = tuple(-(-side // step) for side, step in zip(sides, steps, strict=True))
 

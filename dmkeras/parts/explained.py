@@ -93,6 +93,11 @@ def check_layer(classifier, image_shape, name):
     return name
 
 
+def layer_called(classifier, name):
+    """The Keras layer of a name that `check_layer` knows; None for one that `classifier.features` alone has."""
+    return _layers(classifier).get(name)
+
+
 # --- inside a graph -------------------------------------------------------------------------------------------------
 
 
