@@ -308,6 +308,10 @@ def test_a_file_comes_back_under_its_map_at_its_own_size(net):
     assert tf.io.decode_png(answer[0]).shape == (20, 31, 3)
 
 
+def test_pictures_of_other_channels_than_files_have_no_endpoint_of_files(net):
+    assert set(Occlusion(net, 3).signatures()) == {"serving_default", "positions"}
+
+
 def test_a_saved_model_answers_the_same(net, images, tmp_path):
     model = Occlusion(net, (4, 3), (2, 1), fill=[0.1, 0.7], of="probability", chunk=5)
     model.save(tmp_path / "model.keras")

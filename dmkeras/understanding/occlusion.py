@@ -228,12 +228,11 @@ class Occlusion(keras.Model):
         def _ensured(pictures, kinds):
             return tf.ensure_shape(pictures, images.shape), tf.ensure_shape(kinds, classes.shape)
 
-        files = tf.TensorSpec((None,), "string", name="image_bytes")
-        return {
-            "serving_default": (of_images, [images, classes]),
-            "positions": (of_positions, [images, classes]),
-            "occlusion_bytes": (of_files, [files, classes]),
-        }
+        found = {"serving_default": (of_images, [images, classes]), "positions": (of_positions, [images, classes])}
+        if self.image_shape[2] in (1, 3):  # what files have
+            files = tf.TensorSpec((None,), "string", name="image_bytes")
+            found["occlusion_bytes"] = of_files, [files, classes]
+        return found
 
     def get_config(self):
         own = {name: getattr(self, name) for name in ("window", "stride", "fill", "of", "chunk", "image_shape")}

@@ -145,11 +145,13 @@ def test_mirrored_borders_see_the_pixels_that_they_mirror(mode):
     assert found.boxes[0, 0, 0, 3] > 1  # the first row's unit sees below row 0
 
 
-def test_explicit_padding_of_the_operation_itself():
+def test_explicit_padding_and_dilation_of_the_operation_itself():
     kernel = np.ones((3, 3, 2, 2))
     run = lambda maps: tf.nn.conv2d(maps, kernel, (2, 1), [(0, 0), (2, 0), (0, 2), (0, 0)])
     found = check(network((9, 7, 2), layers.Lambda(run)), (9, 7, 2))
     assert geometry(found) == ((3, 3), (2, 1), (2, 0))
+    run = lambda maps: tf.nn.conv2d(maps, kernel, 1, "SAME", dilations=(2, 1))
+    assert geometry(check(network((9, 7, 2), layers.Lambda(run)), (9, 7, 2))) == ((5, 3), (1, 1), (2, 1))
 
 
 def test_units_moved_about_keep_their_pixels():
