@@ -20,12 +20,14 @@ Shapes:  B batch, H height, W width, C channels; h, w of a picture file.
 
 Deviations from the program, each with its reason:
 - Offsets follow from a seed of each picture; the program draws them from a global state, by which nothing is repeated.
-- mean |g| is of each picture; the program knows one at a time.
+- A batch is dreamt picture by picture, since the program knows one at a time.
 - `dream_bytes` dreams at the classifier's size and carries the details up to the file's own, as between octaves: sizes
   of octaves must be known when the graph is made. `dream` in Python takes pictures of any size.
 """
 
 import functools
+import itertools
+import re
 
 import keras
 import numpy as np
@@ -92,13 +94,13 @@ class DeepDream(keras.Model):
         tf.function(find, autograph=False).get_concrete_function(spec)  # a layer that is asked twice raises here
         graph = lambda name, *specs: tf.function(getattr(self, name), specs, autograph=False)
         self._graph = functools.cache(graph)  # one for each size
-        self._graph("_dream", spec, tf.TensorSpec((None, 2), "int32")).get_concrete_function()
+        self._graph("_dreams", spec, tf.TensorSpec((None, 2), "int32")).get_concrete_function()
         self(keras.Input(self.image_shape))
 
     def call(self, images, seed=None):
         images = self._checked(images)
         seed = tf.zeros((tf.shape(images)[0], 2), "int32") if seed is None else tf.cast(seed, "int32")
-        return self._in_graph("_dream", images, seed)
+        return self._in_graph("_dreams", images, seed)
 
     def dream(self, images, seed=None, progress=None):
         """The call, octave by octave.
@@ -106,7 +108,7 @@ class DeepDream(keras.Model):
         Args:
             images: [B, H, W, C] in [0, 1], of any size.
             seed: whole number, or a row for each picture [B, 2]; None takes a fresh one.
-            progress: function of (octaves done, of how many, the pictures so far [B, h, w, C]), or None.
+            progress: function of (octaves done, of how many in all pictures, the picture so far [h, w, C]), or None.
 
         Returns:
             [B, H, W, C] in [0, 1].
@@ -115,7 +117,10 @@ class DeepDream(keras.Model):
         rows = seeds.check_row_seeds(seed) if np.ndim(seed) else seeds.row_seeds(len(images), seed)
         if len(rows) != len(images):
             raise ValueError(f"expected a seed for each of {len(images)} pictures, received {len(rows)}")
-        return self._dream(images, rows, progress)
+        done, total = itertools.count(1), len(images) * self.octaves
+        told = progress and (lambda found: progress(next(done), total, found[0]))
+        dreams = [self._dream(images[i : i + 1], rows[i : i + 1], told) for i in range(len(images))]
+        return tf.concat([images[:0], *dreams], 0)
 
     def energy(self, images):
         """(1), [B], what dreams raise, of pictures [B, H, W, C] of any size."""
@@ -129,9 +134,10 @@ class DeepDream(keras.Model):
         try:
             graph.get_concrete_function()
         except Exception as error:
-            if name == "_dream":  # an octave has told
+            if name == "_dreams":  # an octave has told
                 raise
-            told = [line for line in str(error).splitlines() if line.strip() and "Exception encountered" not in line]
+            lines = re.sub("\x1b.*?m", "", str(error)).splitlines()  # Keras writes in bold
+            told = [line for line in lines if line and "Exception encountered" not in line]
             raise ValueError(
                 f"{', '.join(self.weights_of)} of {self.classifier.name} cannot be computed on pictures or octaves of "
                 f"{tuple(tensors[0].shape[1:3])} pixels; name layers before the first dense one, or give fewer octaves "
@@ -147,6 +153,12 @@ class DeepDream(keras.Model):
         }
         return tf.add_n([weight * objectives.half_square(precise[layer]) for layer, weight in self.weights_of.items()])
 
+    def _dreams(self, images, seed):
+        """Picture by picture: in a batch the last bits of a row depend on its place, and many steps amplify them."""
+        dream = lambda row: self._dream(row[0][None], row[1][None])[0]
+        spec = tf.TensorSpec(images.shape[1:], images.dtype)
+        return tf.map_fn(dream, (images, seed), fn_output_signature=spec)
+
     def _dream(self, images, seed, progress=None):
         """(4)."""
         bases = [images]
@@ -159,7 +171,7 @@ class DeepDream(keras.Model):
             found = self._in_graph("_octave", base, detail, offsets[:, octave])
             detail = found - base
             if progress is not None:
-                progress(octave + 1, self.octaves, found)
+                progress(found)
         return found
 
     def _octave(self, base, detail, offsets):
@@ -184,11 +196,11 @@ class DeepDream(keras.Model):
     def signatures(self):
         def of_images(images, seed):
             images = tf.ensure_shape(images, (None, *self.image_shape))
-            return {"images": self._in_graph("_dream", images, tf.ensure_shape(seed, (None, 2)))}
+            return {"images": self._in_graph("_dreams", images, tf.ensure_shape(seed, (None, 2)))}
 
         def of_files(image_bytes, seed):
             images = explanation_doors.decoded(image_bytes, self.image_shape)
-            details = self._in_graph("_dream", images, tf.ensure_shape(seed, (None, 2))) - images
+            details = self._in_graph("_dreams", images, tf.ensure_shape(seed, (None, 2))) - images
             return {"dream_bytes": _beside(image_bytes, details)}
 
         images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")

@@ -31,7 +31,7 @@ import tensorflow as tf
 from dmkeras.parts import ascent, checks, explained, explanation_doors
 
 STEPS = {"l2": 0.2, "linf": 1 / 255}  # CS231n's step 1 is in units of pixels' deviation, 0.225; a level of 8 bits
-TOLD = 5  # steps between two reports of progress
+COUNTS, CHANGES = ("target_classes", "steps", "fooled"), ("l2_change", "largest_change")  # [B], beside the pictures
 RUNNER_UP = "the class that comes second"
 
 
@@ -92,9 +92,7 @@ class FoolingImage(keras.Model):
                 f"expected a classifier of at least two classes, received one answer from {classifier.name}; make it "
                 "two logits, 0 and the answer"
             )
-        graph = lambda function: tf.function(function, autograph=False, reduce_retracing=True)
-        self._run, self._start = graph(self._found), graph(self._beginning)
-        self._advance, self._end = graph(self._climb), graph(self._answers)
+        self._run = tf.function(self._found, autograph=False, reduce_retracing=True)
         specs = tf.TensorSpec((None, *self.image_shape)), tf.TensorSpec((None,), "int32")
         self._run.get_concrete_function(*specs, self.rounded)
         self(keras.Input(self.image_shape))
@@ -103,44 +101,49 @@ class FoolingImage(keras.Model):
         return self._run(*self._checked(images, target_classes), self.rounded)
 
     def fool(self, images, target_classes=None, progress=None):
-        """What the call answers, with a report every few steps.
+        """What the call answers, with a report after each picture.
 
         Args:
             images: [B, H, W, C] in [0, 1].
             target_classes: [B] int32, or one for all; -1 or None for the class that comes second.
-            progress: function of (steps done, how many pictures are finished), or None.
+            progress: function of (pictures done, of how many, what is answered of the last one), or None.
 
         Returns:
             {name: tensor}, see the table of the class.
         """
         images, classes = self._checked(images, target_classes)
-        targets, state = self._start(images, classes)
-
-        def told(state):
-            finished = len(images) - int(tf.reduce_sum(tf.cast(state.going, "int32")))
-            progress(int(tf.reduce_max(state.used)), finished)
-
-        state = ascent.in_chunks(
-            lambda *given: self._advance(*given, targets, self.rounded), state, TOLD, progress and told
-        )
-        return self._end(images, targets, state, self.rounded)
+        found = [self._run(images[:0], classes[:0], self.rounded)]
+        for i in range(len(images)):
+            found.append(self._run(images[i : i + 1], classes[i : i + 1], self.rounded))
+            if progress is not None:
+                progress(i + 1, len(images), found[-1])
+        return {name: tf.concat([part[name] for part in found], 0) for name in found[0]}
 
     # --- inside a graph -----------------------------------------------------------------------------------------------
 
     def _found(self, images, classes, rounded):
-        targets, state = self._beginning(images, classes)
-        return self._answers(images, targets, self._climb(state, None, targets, rounded), rounded)
+        """Picture by picture: none waits for others, and no bit of an answer depends on them."""
+        one = lambda row: self._found_of_one(row[0][None], row[1][None], rounded)
+        row, precision = images.shape[1:], images.dtype
+        specs = {"images": tf.TensorSpec(row, precision), **dict.fromkeys(COUNTS, tf.TensorSpec((), "int32"))}
+        specs |= dict.fromkeys(CHANGES, tf.TensorSpec((), precision))
+        return tf.map_fn(one, (images, classes), fn_output_signature=specs)
 
-    def _beginning(self, images, classes):
-        """(the targets [B], where -1 becomes the class that comes second and others are kept below K; the state)."""
+    def _found_of_one(self, images, classes, rounded):
+        targets = self._targets(images, classes)
+        state = ascent.beginning(images, self.max_steps, self.max_steps)
+        found = self._answers(images, targets, self._climb(state, targets, rounded), rounded)
+        return {name: values[0] for name, values in found.items()}
+
+    def _targets(self, images, classes):
+        """classes [B] -> [B]: -1 becomes the class that comes second, others are kept below K."""
         logits = explained.logits(self.classifier, images)
         first = tf.one_hot(tf.argmax(logits, -1), self.num_classes, on_value=True, off_value=False)
         second = tf.argmax(tf.where(first, logits.dtype.min, logits), -1, output_type="int32")
-        targets = tf.where(classes < 0, second, tf.minimum(classes, self.num_classes - 1))
-        return targets, ascent.beginning(images, self.max_steps, self.max_steps)
+        return tf.where(classes < 0, second, tf.minimum(classes, self.num_classes - 1))
 
-    def _climb(self, state, until, targets, rounded):
-        """(1) to (4), before step `until`; a picture that fools is left alone."""
+    def _climb(self, state, targets, rounded):
+        """(1) to (4); a picture that fools is left alone."""
 
         def objective(changed, step):
             logits = explained.logits(self.classifier, self._shown(changed, step > 0, rounded))
@@ -152,7 +155,7 @@ class FoolingImage(keras.Model):
             along = tf.sign(slope) if self.norm == "linf" else ascent.by_norm(ascent.by_mean(slope))
             return tf.clip_by_value(changed + length * along, 0.0, 1.0)
 
-        return ascent.climb(objective, update, state, until)
+        return ascent.climb(objective, update, state)
 
     def _fools(self, logits, targets):
         """Whether S_t leads all others by more than `confidence`, [B]."""
