@@ -123,7 +123,8 @@ def _out_of_reach(op):
         return [f"{op.name} is inside of a tf.function or a loop"]
     if op.type == "IdentityN" and _rule_of(op) and _rectifier_within(op):
         return [f"{op.name} has a custom gradient"]
-    if op.type in ("Mul", "SelectV2", "Select") and any(_tells_sign(tensor, op.inputs) for tensor in op.inputs):
+    chooses = op.type in ("Mul", "SelectV2", "Select") and op.outputs[0].dtype.is_floating  # whole numbers pass nothing
+    if chooses and any(_tells_sign(tensor, op.inputs) for tensor in op.inputs):
         return [f"{op.name} is a product or a choice by sign"]
     return []
 

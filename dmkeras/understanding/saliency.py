@@ -195,8 +195,9 @@ class Saliency(keras.Model):
         def add(turn, total):
             numbers = turn * size + tf.range(size)
             _, found = self._gradient(copies(image, seed, numbers), lambda answers: tf.fill([size], unit))
-            asked = tf.cast(numbers < count, found.dtype)  # the last chunk may have more than are left
-            return turn + 1, total + tf.tensordot(asked, found, 1)
+            return turn + 1, total + tf.tensordot(
+                tf.cast(numbers < count, found.dtype), found, 1
+            )  # some may be too many
 
         start = tf.constant(0), tf.zeros_like(image)
         _, total = tf.while_loop(lambda turn, _: turn < rounds, add, start, parallel_iterations=1)
@@ -227,8 +228,9 @@ class Saliency(keras.Model):
         """
         self.check_images(images)
         count, size = len(images), checks.whole_number("batch_size", batch_size, 1)
-        classes, rows, found = doors.check_classes(classes, self._num_channels, count), _rows(seed, count), []
-        for first in range(0, max(count, 1), size):
+        classes, rows = doors.check_classes(classes, self._num_channels, count), _rows(seed, count)
+        found = [np.zeros((0, *self.image_shape[: 2 if self.reduce else 3]), self._precision)]
+        for first in range(0, count, size):
             part = slice(first, first + size)
             found.append(self(images[part], classes[part], rows[part]).numpy())
             if progress:
@@ -242,7 +244,7 @@ class Saliency(keras.Model):
         def answered(images, classes, seed=None):
             classes = tf.ensure_shape(classes, (None,))
             seed = _rows(seed, tf.shape(classes)[0])
-            maps, unit = self._map(tf.cast(images, self._precision), classes, tf.ensure_shape(seed, (None, 2)))
+            maps, unit = self._run(tf.cast(images, self._precision), classes, tf.ensure_shape(seed, (None, 2)))
             return tf.cast(maps, "float32"), unit
 
         def of_images(images, *others):
@@ -282,7 +284,8 @@ class Saliency(keras.Model):
         shape = tf.function(look, input_signature=[spec], autograph=False).get_concrete_function().outputs[0].shape
         if shape.rank is None or shape.rank < 2 or shape[-1] is None:
             raise ValueError(f"expected a layer with channels [B, ..., K], received {layer!r} [{shape}]")
-        if channel is not None and checks.whole_number("channel", channel, 0) >= shape[-1]:
+        self.channel = None if channel is None else checks.whole_number("channel", channel, 0)
+        if channel is not None and self.channel >= shape[-1]:
             raise ValueError(f"channel must be one of the {shape[-1]} of {layer!r}, received {channel}")
         if not isinstance(position, str) or position not in ("max", "sum"):
             self.position = _check_place(position, shape[1:-1])

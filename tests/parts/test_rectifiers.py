@@ -195,6 +195,20 @@ def test_a_rectifier_beside_the_way_is_of_no_matter():
     np.testing.assert_array_equal(asked(score, "guided")[1], expected("guided", ABOVE, X))
 
 
+def test_a_choice_among_whole_numbers_is_no_rectifier():
+    """Such as the class of the highest logit where -1 was asked for."""
+
+    def score(images, classes):
+        values = tf.nn.relu(images)
+        return tf.gather(values, tf.where(classes < 0, 7, classes), batch_dims=1)
+
+    ask = lambda images, classes: gradient(lambda images: score(images, classes), images, "guided")[1]
+    found = tf.function(ask, autograph=False)(tf.constant(X), tf.constant([-1, 0, 1, -5]))
+    right = np.zeros_like(X)
+    right[range(4), [7, 0, 1, 7]] = X[range(4), [7, 0, 1, 7]] > 0
+    np.testing.assert_array_equal(found, right)
+
+
 def test_a_score_that_does_not_depend_on_the_picture_is_refused():
     for rule in RULES:
         with pytest.raises(ValueError, match="does not depend on the picture"):
