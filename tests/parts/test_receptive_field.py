@@ -154,6 +154,23 @@ def test_explicit_padding_and_dilation_of_the_operation_itself():
     assert geometry(check(network((9, 7, 2), layers.Lambda(run)), (9, 7, 2))) == ((5, 3), (1, 1), (2, 1))
 
 
+def test_a_dilated_convolution_by_blocks_may_crop_at_both_ends():
+    def run(maps):
+        blocks = tf.space_to_batch(maps, [2, 2], [(1, 1), (1, 2)])
+        blocks = tf.nn.conv2d(blocks, np.ones((2, 2, 1, 1)), 1, "VALID")
+        return tf.batch_to_space(blocks, [2, 2], [(1, 0), (0, 1)])
+
+    found = check(network((8, 7, 1), layers.Lambda(run)), (8, 7, 1))
+    assert geometry(found) == ((3, 3), (1, 1), (0, 1))
+
+
+def test_branches_that_see_beside_one_another_see_their_union():
+    given = keras.Input((9, 8, 1), dtype="float64")
+    up, down = (layers.Cropping2D((rows, (0, 0)), dtype="float64")(given) for rows in ((0, 3), (3, 0)))
+    found = check(keras.Model(given, layers.Concatenate(dtype="float64")([up, down])), (9, 8, 1))
+    assert geometry(found) == ((4, 1), (1, 1), (0, 0))
+
+
 def test_units_moved_about_keep_their_pixels():
     colours = layers.Lambda(lambda maps: maps[..., ::-1])
     up = layers.UpSampling2D(2, dtype="float64")  # rows and columns repeated
