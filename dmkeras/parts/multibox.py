@@ -15,8 +15,8 @@ of the priors without a truth those whose background loss is highest, min(ratio 
 the first. That is a rank, not a loop: batched, of static shapes.
 
 A truth with no area, not finite or of class -1 (padding) changes nothing: its picture's priors are matched as if it
-were not there, and what is taken of it is replaced before any logarithm, so that gradients stay finite. A truth that
-overlaps no prior has none.
+were not there. Where a prior learns nothing, its own box stands for the truth before any logarithm, so that gradients
+stay finite. A truth that overlaps no prior has none.
 
 Deviation: N counts over the batch, as in Caffe; a picture without truths therefore adds nothing (it has no negatives),
 as in both.
@@ -68,7 +68,6 @@ def targets(truths, classes, priors, variances=VARIANCES, least_iou=0.5):
     """What each prior learns: offsets [B, N, 4], zeros where nothing, and the class among logits [B, N], 0 likewise."""
     truths, classes = tf.cast(truths, "float32"), tf.cast(classes, "int32")
     real = box.is_real(truths, classes)
-    truths = tf.where(real[..., None], truths, 0.0)
     overlaps = box.pairwise_iou(priors, truths)  # [B, N, M]
     index, label = match(overlaps, real, (least_iou,), (0, 1), force_best="bipartite")
     matched = label == 1
@@ -80,7 +79,7 @@ def targets(truths, classes, priors, variances=VARIANCES, least_iou=0.5):
 
 def hard_negatives(losses, allowed, count):
     """bool [B, N]: of the allowed [B, N] the `count` [B] of highest loss, or all; of equal ones the first."""
-    losses = tf.where(allowed, tf.stop_gradient(losses), -1.0)  # a cross-entropy is at least 0
+    losses = tf.where(allowed, losses, -1.0)  # a cross-entropy is at least 0
     falling = tf.sort(losses, direction="DESCENDING")
     place = tf.clip_by_value(tf.cast(count, "int32") - 1, 0, tf.shape(losses)[1] - 1)
     least = tf.gather(falling, place[:, None], batch_dims=1)  # [B, 1], of the chosen
