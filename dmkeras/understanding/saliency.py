@@ -61,9 +61,9 @@ class Saliency(keras.Model):
 
     Class -1, and None for all, stands for the class of the highest logit; explained is the class that was taken. With
     `layer` classes are its channels, and -1 is `channel`, or where that is None the strongest one. `classes=` takes one
-    number for all, too. seed is an input of smoothgrad alone; None is the same noise for every picture. saliency_bytes
-    are PNG files: the map in colours over the picture sent; with `reduce=None` the gradient itself around grey, in the
-    classifier's size.
+    number for all, too. seed is an input of smoothgrad alone; None is the same noise for every picture. saliency_bytes,
+    for pictures of 1 or 3 colours, are PNG files: the map in colours over the picture sent; with `reduce=None` the
+    gradient itself around grey, in the classifier's size.
 
     Args:
         classifier: any built `keras.Model` [B, H, W, C] -> [B, K], see dmkeras/parts/explained.py.
@@ -147,7 +147,7 @@ class Saliency(keras.Model):
         if self.method == "input_x_gradient":
             found *= images
         if self.method == "integrated":
-            found *= images - tf.cast(self.baseline, images.dtype)
+            found *= images - np.asarray(self.baseline, self._precision)
         if self.reduce:
             found = tf.reduce_max(tf.abs(found), -1) if self.reduce == "max_abs" else tf.reduce_sum(found, -1)
         return found, unit % self._num_channels
@@ -167,7 +167,7 @@ class Saliency(keras.Model):
     def _unit(self, answers, classes):
         """Which of N answers [B, N] is explained, [B]: that of the class, where its channel is strongest."""
         by_place = tf.reshape(answers, (tf.shape(answers)[0], -1, self._num_channels))  # [B, P, K]
-        if self.layer is not None and self.channel is not None:
+        if self.channel is not None:
             classes = tf.where(classes < 0, self.channel, classes)
         channel = doors.chosen(classes, tf.reduce_max(by_place, 1))
         place = tf.argmax(tf.gather(by_place, channel, axis=2, batch_dims=1), 1, output_type="int32")
@@ -195,9 +195,7 @@ class Saliency(keras.Model):
         def add(turn, total):
             numbers = turn * size + tf.range(size)
             _, found = self._gradient(copies(image, seed, numbers), lambda answers: tf.fill([size], unit))
-            return turn + 1, total + tf.tensordot(
-                tf.cast(numbers < count, found.dtype), found, 1
-            )  # some may be too many
+            return turn + 1, total + tf.tensordot(tf.cast(numbers < count, found.dtype), found, 1)
 
         start = tf.constant(0), tf.zeros_like(image)
         _, total = tf.while_loop(lambda turn, _: turn < rounds, add, start, parallel_iterations=1)
@@ -210,7 +208,7 @@ class Saliency(keras.Model):
         return image + deviation * tf.cast(drawn, image.dtype)
 
     def _faded(self, image, seed, numbers):
-        baseline = tf.cast(self.baseline, image.dtype)
+        baseline = np.asarray(self.baseline, self._precision)
         shares = (tf.cast(numbers, image.dtype) + 0.5) / self.steps
         return baseline + shares[:, None, None, None] * (image - baseline)
 
@@ -233,8 +231,7 @@ class Saliency(keras.Model):
         for first in range(0, count, size):
             part = slice(first, first + size)
             found.append(self(images[part], classes[part], rows[part]).numpy())
-            if progress:
-                progress(min(first + size, count))
+            (progress or (lambda done: None))(min(first + size, count))
         return np.concatenate(found)
 
     def signatures(self):
@@ -257,7 +254,8 @@ class Saliency(keras.Model):
 
         own = of_images, [images, *others]
         files = of_files, [tf.TensorSpec((None,), "string", name="image_bytes"), *others]
-        return {"serving_default": own, "saliency": own, "saliency_bytes": files}
+        found = {"serving_default": own, "saliency": own}
+        return {**found, "saliency_bytes": files} if self.image_shape[2] in (1, 3) else found
 
     def _drawn(self, image_bytes, maps):
         pixels = math.prod(self.image_shape[: 2 if self.reduce else 3])
@@ -274,9 +272,9 @@ class Saliency(keras.Model):
     def _check_unit(self):
         """K, of the classes or of the layer's channels; ValueError where there is no such unit."""
         layer, channel, position = self.layer, self.channel, self.position
+        if layer is None and (channel is not None or position != "max"):
+            raise ValueError(f"channel and position belong to a layer, received {channel} and {position!r}")
         if layer is None:
-            if channel is not None or position != "max":
-                raise ValueError(f"channel and position belong to a layer, received {channel} and {position!r}")
             return self.num_classes
         explained.check_layer(self.classifier, self.image_shape, layer)
         look = lambda images: explained.activations(self.classifier, images, [layer])[layer]
@@ -320,9 +318,9 @@ def _check_place(position, sides):
 
 
 def _check_baseline(baseline, image_shape):
-    """A number or an array of numbers that is broadcast to `image_shape`; else ValueError."""
+    """A number, or lists of numbers that are broadcast to `image_shape`; else ValueError."""
     try:
-        found = np.asarray(baseline, "float32")
+        found = np.asarray(baseline, "float64")
         fits = np.broadcast_shapes(found.shape, image_shape) == tuple(image_shape)
     except (TypeError, ValueError):
         fits = False
@@ -330,11 +328,11 @@ def _check_baseline(baseline, image_shape):
         raise ValueError(
             f"expected a baseline that is a finite number or a picture {list(image_shape)}, received {baseline!r:.60}"
         )
-    return found if found.ndim else float(found)
+    return found.tolist()
 
 
 def _precision_of(classifier):
-    """The dtype of the pictures that a classifier takes: float64 where it is one of that, else float32."""
+    """The dtype of a classifier's pictures: float64 where it computes or takes that, else float32."""
     taken = [tensor.dtype for tensor in getattr(classifier, "inputs", None) or []]
     return "float64" if "float64" in (*taken, classifier.compute_dtype) else "float32"
 
