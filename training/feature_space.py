@@ -1,8 +1,8 @@
 """Ask which pictures are near one another for a layer of a classifier, and draw maps of them all.
 
-python -m training.feature_space                                         a CNN trained here; `--fast`: seconds
-python -m training.feature_space --layer stage_2 --pooling flatten       another layer, place counts
-python -m training.feature_space --classifier squeezenet --weights PATH  ImageNet's features, of the same pictures
+python -m training.feature_space                                   a CNN trained here in a minute; `--fast`: seconds
+python -m training.feature_space --layer stage_2 --pooling flatten    another layer, where place counts
+python -m training.feature_space --classifier squeezenet --weights PATH    ImageNet's features, of the same pictures
 
 FIGURES
 """
