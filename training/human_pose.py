@@ -13,10 +13,10 @@ import dmkeras
 from dmkeras import figures
 from dmkeras.data import batches, dlc, load, shapes, to_arrays
 from dmkeras.parts import pose_report
-from dmkeras.parts.pose_augmentation import augment, rough
+from dmkeras.parts.pose_augmentation import around, augment, rough
 from dmkeras.recipe import Recipe, run
 
-COUNTS = {"train": 3000, "validation": 300, "test": 1000}  # pictures
+COUNTS = {"train": 2000, "validation": 200, "test": 500}  # pictures
 SHAPES = {"light": 0.1}  # a head is what points upwards: nothing is turned; boxes move and stretch
 FRAMES = {"turn": np.pi, "zoom": 1.3, "shift": 0.15, "light": 0.2}  # seen from above, any direction is as good
 ROUGH = {"loose": 1.3, "shift": 0.1, "stretch": 1.2}  # boxes of a detector that is not there
@@ -25,10 +25,10 @@ ROUGH = {"loose": 1.3, "shift": 0.1, "stretch": 1.2}  # boxes of a detector that
 def recipe(
     fast=False,
     data="shapes",
-    pictures=3000,
+    pictures=2000,
     num_stages=3,
     input_size: int | None = None,
-    sigma=1.0,
+    sigma: float | None = None,
     torso: tuple[int, ...] | None = None,
     limbs: tuple[int, ...] | None = None,
     fold=0,
@@ -42,23 +42,24 @@ def recipe(
 
     pictures: of the training split. torso, limbs: for `dlc:DIR`, joints by number, limbs in pairs, by default the first
     and last joint, and no limbs. fold: of a small set's frames in `folds` blocks in order, the one that is tested on.
-    epochs: of each stage; by default 20, and 150 of a small set.
+    epochs: of each stage; by default 16, and 400 of a small set.
     """
     if data == "shapes":
         sets = {split: _shapes(split, pictures if split == "train" else n, fast) for split, n in COUNTS.items()}
         skeleton = {"torso": shapes.TORSO, "limbs": shapes.LIMBS}
-        mirrored, changes, defaults = shapes.MIRRORED, SHAPES, (24, 20, 32)
+        mirrored, changes, defaults = shapes.MIRRORED, SHAPES, (24, 16, 32, 1.0)
     else:
         sets, names = _frames(data, fold, folds), dlc.keypoint_names(data.partition(":")[2])
         pairs = tuple(zip((limbs or ())[::2], (limbs or ())[1::2]))
         skeleton = {"torso": torso or (0, len(names) - 1), "limbs": pairs}
-        mirrored, changes, defaults = _mirrored(names), FRAMES, (48, 150, 8)
-    given = (input_size, epochs, batch_size)
-    input_size, epochs, batch_size = (value or default for value, default in zip(given, defaults))
+        mirrored, changes, defaults = _mirrored(names), FRAMES, (24, 400, 8, 0.8)
+    given = (input_size, epochs, batch_size, sigma)
+    input_size, epochs, batch_size, sigma = (value or default for value, default in zip(given, defaults))
     sizes = {"input_size": 16, "filters": (8, 16), "hidden_size": 32} if fast else {"input_size": input_size}
     images, keypoints, _ = sets["train"]
     options = {"num_stages": num_stages, "sigma": sigma, "dropout": dropout, **skeleton, **sizes}
     model = dmkeras.HumanPose(images.shape[1:], keypoints.shape[1], **options)
+    turned = "turn" in changes  # a box that was turned is wider than one that is drawn anew
     named = lambda images, keypoints, boxes: (images, {"keypoints": keypoints, "boxes": boxes})
 
     def batched(split, seed):
@@ -68,7 +69,7 @@ def recipe(
         def drawn(step, batch):
             pair = tf.stack([tf.cast(seed, "int64"), step + 1])
             images, keypoints, boxes = augment(*batch, pair, mirrored, **changes)
-            return named(images, keypoints, rough(boxes, -pair, **ROUGH) if data == "shapes" else 0 * boxes)
+            return named(images, keypoints, rough(around(keypoints) if turned else boxes, -pair, **ROUGH))
 
         found = batches(sets[split], batch_size, seed, True).enumerate()
         return found.map(drawn, num_parallel_calls=tf.data.AUTOTUNE)
@@ -108,19 +109,23 @@ def _shapes(split, count, fast):
     return arrays["image"], arrays["keypoints"], boxes
 
 
-def _frames(data, fold, folds, sides=(240, 320)):
-    """Frames as `_shapes` gives pictures, whole ones: one block in `folds` is the test, there is no validation."""
+def _frames(data, fold, folds, sides=(120, 160)):
+    """Frames as `_shapes` gives pictures, boxes about their joints: a block in `folds` is the test, none validation."""
     scale = tf.constant(sides, "float32")
 
     def small(record):
         factor = (scale / tf.cast(tf.shape(record["image"])[:2], "float32"))[::-1]
         image = tf.ensure_shape(tf.image.resize(record["image"], sides, antialias=True), (*sides, 3))
-        return {"image": tf.clip_by_value(image, 0.0, 1.0), "keypoints": record["keypoints"][0] * [*factor, 1.0]}
+        return {
+            "image": tf.clip_by_value(image, 0.0, 1.0),
+            "keypoints": record["keypoints"][0] * tf.concat([factor, [1.0]], 0),
+        }
 
     arrays = to_arrays(load(data, "all").map(small))
     count = len(arrays["image"])
     block = np.arange(count) * folds // count == fold
-    part = lambda rows: (arrays["image"][rows], arrays["keypoints"][rows], np.zeros((rows.sum(), 4), "float32"))
+    boxes = rough(around(arrays["keypoints"]), (0, 0), **ROUGH).numpy()
+    part = lambda rows: (arrays["image"][rows], arrays["keypoints"][rows], boxes[rows])
     return {"train": part(~block), "validation": part(block), "test": part(block)}
 
 

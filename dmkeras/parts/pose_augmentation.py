@@ -8,6 +8,7 @@ A keypoint that leaves the picture is no longer labelled: zeros.
 Shapes:  B batch, H height, W width, C channels, J joints.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from dmkeras.parts import frames
@@ -62,6 +63,16 @@ def moved_boxes(boxes, middle, axes, sides):
     corners = tf.stack([tf.gather(x, (0, 1, 0, 1), axis=1), tf.gather(y, (0, 0, 1, 1), axis=1)], -1)
     corners = (frames.into(corners, middle, axes) + 0.5) * tf.constant(sides, "float32")
     return tf.concat([tf.reduce_min(corners, 1), tf.reduce_max(corners, 1)], -1)
+
+
+def around(keypoints):
+    """The squares [B, 4] around the joints of keypoints [B, J, 3] that are labelled; zeros where none is."""
+    points, there = tf.cast(keypoints, "float32")[..., :2], keypoints[..., 2:] > 0
+    low = tf.reduce_min(tf.where(there, points, np.inf), 1)
+    high = tf.reduce_max(tf.where(there, points, -np.inf), 1)
+    half = tf.reduce_max(high - low, -1, keepdims=True) / 2
+    found = tf.concat([(low + high) / 2 - half, (low + high) / 2 + half], -1)
+    return tf.where(tf.reduce_any(there, 1), found, 0.0)
 
 
 def rough(boxes, seed, loose=1.2, shift=0.0, stretch=1.0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dmkeras.parts.pose_augmentation import augment, rough
+from dmkeras.parts.pose_augmentation import around, augment, rough
 
 MIRRORED = (0, 3, 2, 1)
 ALL = {"turn": 0.6, "zoom": 1.3, "shift": 0.1, "light": 0.0}
@@ -99,6 +99,12 @@ def test_light_stays_in_range_and_changes_no_place(batch):
     np.testing.assert_allclose(points, batch[1], rtol=1e-6)
     assert not np.allclose(images, batch[0], atol=0.1)
     assert 0 <= np.min(images) <= np.max(images) <= 1
+
+
+def test_a_square_holds_the_joints_that_are_labelled():
+    keypoints = [[[3, 5, 2], [11, 7, 1], [np.nan, 99, 0]], [[np.nan, 1, 0]] * 3, [[4, 2, 1], [5, 9, 2], [0, 0, 0]]]
+    found = around(np.array(keypoints, "float32"))
+    np.testing.assert_allclose(found, [[3, 2, 11, 10], [0, 0, 0, 0], [1, 2, 8, 9]])
 
 
 def test_rough_boxes_are_larger_moved_and_stretched_within_their_limits():
