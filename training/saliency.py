@@ -32,6 +32,8 @@ def recipe(
 ):
     """Saliency: how often a map points into the object's box and how much of it lies there, beside edges and chance.
 
+    likeness is of the maps before and after all weights are shuffled, then of the class that is predicted.
+
     method: of the exported model; all are measured. samples, noise: of smoothgrad. steps: of integrated gradients.
     pictures: of the evaluation.
     """
@@ -42,42 +44,35 @@ def recipe(
     models = {name: dmkeras.Saliency(known.classifier, name, **options) for name in METHODS}
     layers = [layer for layer in known.classifier._flatten_layers() if layer._trainable_variables][::-1]
 
-    def explained(few=None):
-        return {name: one.explain(images[:few], classes[:few]) for name, one in models.items()}
+    def explained(few=None, asked=classes):
+        asked = None if asked is None else asked[:few]
+        return {name: one.explain(images[:few], asked) for name, one in models.items()}
 
     def evaluate(model):
         maps, seen = explained(), known.classifier.predict(images, 20, verbose=0).argmax(1)
         found = {"accuracy": float((seen == classes).mean())}
         if known.boxes is not None:
             within = report.inside(known.boxes[:pictures], images.shape[1:3])
-            chance = {"pointing_by_chance": float(within.mean())}
             for name, values in {**maps, "edges": report.edges(images)}.items():
-                found |= {
-                    f"pointing_{name}": report.pointing(values, within),
-                    f"mass_{name}": report.mass(values, within),
-                }
-            found |= chance
+                found[f"pointing_{name}"] = report.pointing(values, within)
+                found[f"mass_{name}"] = report.mass(values, within)
+            found["by_chance"] = float(within.mean())
         with report.shuffled(layers):
-            for name, values in explained().items():
+            for name, values in explained(asked=None).items():
                 found[f"likeness_{name}"] = report.likeness(maps[name], values)
         return found
 
     def sheets(model):
-        texts, title = (
-            [known.names[kind] for kind in classes[:SHOWN]],
-            f"which pixels the class depends on, {classifier}",
-        )
+        texts = [known.names[kind] for kind in classes[:SHOWN]]
         maps, rows = {**explained(SHOWN), "edges": report.edges(images[:SHOWN])}, {"trained": explained(1)}
-        for count in sorted({1, 2, len(layers) // 2, len(layers)} - {0}):
+        for count in sorted({1, 2, len(layers) // 2, len(layers)}):
             with report.shuffled(layers[:count]):
-                rows[f"{count} of {len(layers)} layers shuffled"] = explained(1)
-        shuffled = {name: np.concatenate([maps[name] for maps in rows.values()]) for name in METHODS}
-        again = np.repeat(images[:1], len(rows), 0)
+                rows[f"{count} of {len(layers)} layers shuffled"] = explained(1, None)
+        shuffled = {name: np.concatenate([row[name] for row in rows.values()]) for name in METHODS}
+        again, title = np.repeat(images[:1], len(rows), 0), "weights shuffled, from the last layer on"
         return {
-            "methods": report.side_by_side(images[:SHOWN], maps, texts, figures, title=title),
-            "sanity": report.side_by_side(
-                again, shuffled, list(rows), figures, title="weights shuffled from the last on"
-            ),
+            "methods": report.side_by_side(images[:SHOWN], maps, texts, figures),
+            "sanity": report.side_by_side(again, shuffled, list(rows), figures, title=title),
         }
 
     return Recipe(

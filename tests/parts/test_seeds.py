@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from dmkeras.parts.seeds import check_row_seeds, row_seeds, uniforms, whole_numbers
+from dmkeras.parts.seeds import check_row_seeds, normals, row_seeds, uniforms, whole_numbers
 
 
 def test_a_column_depends_on_its_row_alone():
@@ -65,3 +65,24 @@ def test_whole_numbers_are_uniform_follow_their_row_and_are_the_same_under_xla()
     assert stats.chisquare(np.bincount(numbers.ravel())).pvalue > 0.01
     np.testing.assert_array_equal(draw(seed[5:6])[0], numbers[5])
     np.testing.assert_array_equal(tf.function(draw, jit_compile=True)(seed), numbers)
+
+
+def test_normal_numbers_are_normal_and_independent():
+    draws = np.stack([normals([3, number], (7, 11, 13)) for number in range(60)])
+    assert draws.dtype == np.float32
+    assert draws.shape == (60, 7, 11, 13)
+    assert stats.kstest(draws.ravel(), "norm").pvalue > 0.01
+    halves = draws.reshape(60, -1)
+    pairs = halves[:, :500].ravel(), halves[:, 501:1001].ravel()  # the two numbers of a pair, among 1001
+    assert abs(np.corrcoef(*pairs)[0, 1]) < 0.02
+    assert abs(np.corrcoef(pairs[0] ** 2, pairs[1] ** 2)[0, 1]) < 0.02
+    assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 0.02
+
+
+def test_normal_numbers_are_the_same_under_xla_and_follow_the_seed():
+    draw = lambda seed: normals(seed, (5, 3))
+    plain, compiled = draw(tf.constant([4, 9])), tf.function(draw, jit_compile=True)(tf.constant([4, 9]))
+    np.testing.assert_allclose(plain, compiled, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(plain, draw(tf.constant([4, 9])))
+    assert not np.array_equal(plain, draw(tf.constant([4, 8])))
+    assert not np.array_equal(plain, draw(tf.constant([5, 9])))
