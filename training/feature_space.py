@@ -4,7 +4,8 @@ python -m training.feature_space                                   a CNN trained
 python -m training.feature_space --layer stage_2 --pooling flatten    another layer, where place counts
 python -m training.feature_space --classifier squeezenet --weights PATH    ImageNet's features, of the same pictures
 
-FIGURES
+Share of 500 held-out pictures of simple_shapes, one object, 48 px, that a vote of the 5 nearest of 1000 references
+gets right, seed 0 (by chance .33): features .938, pixels .368; the classifier itself .958. ImageNet's fire9: SQ.
 """
 
 from typing import Literal
@@ -64,10 +65,12 @@ def recipe(
         titles = [t for i, row in enumerate(distances) for t in (names[truth[i]], *(f"{d:.2f}" for d in row))]
         title = f"held-out pictures and the nearest {k} references, {distance} distance in {layer}"
         found = {"neighbours": figures.grid(rows, k + 1, titles=titles, title=title)}
-        some = images[:MAPPED], classes[:MAPPED]
+        some, colours = (images[:MAPPED], classes[:MAPPED]), ("blue", "orange", "green")
+        frames = ", ".join(f"{name} {colour}" for name, colour in zip(names, colours))
         for method in ("pca", "tsne"):
             places = model.project(fit(some[0]), method, perplexity=5.0 if fast else 30.0)
-            found[method] = thumbnail_map(places, *some)
+            title = f"{method} of {layer}; frames: {frames}"
+            found[method] = figures.grid([thumbnail_map(places, *some, thumbnail=26)], 1, scale=1, title=title)
             found[f"{method}_points"] = figures.scatter(places, some[1], names=names, title=f"{method} of {layer}")
         return found
 

@@ -5,7 +5,8 @@ python -m training.small_cnn --data simple_shapes   three kinds of shapes, one a
 python -m training.small_cnn --data shapes          eight kinds of textured shapes on clutter
 python -m training.small_cnn --data mnist --data-dir DIR
 
-FIGURES
+Test accuracy, seeds 0 1 2: digits .980 .980 .987 (300 pictures, 4 s); simple_shapes .962 .951 .953 (2000 pictures,
+20 to 30 s of two shared x86-64 cores). shapes is not learned in that time: .14 with eight classes (44 s).
 """
 
 import keras
@@ -75,10 +76,10 @@ def _pictures(model, images, labels, names):
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (labels, answers), 1)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    rows = f"share of each class (rows, {names[0]} .. {names[-1]}) that is told to be another (columns)"
+    rows = "answers (columns) to each class (rows)"
     return {
         "answers": figures.grid(images[shown], 6, titles=titles, title=title),
-        "confusion": figures.heat_map(shares, title=rows, limits=(0, 1)),
+        "confusion": figures.heat_map(shares, title=rows, units="share", limits=(0, 1)),
     }
 
 
