@@ -31,13 +31,14 @@ def recipe(
     exported; the deepest with maps.
     """
     known = subject(classifier, weights, fast)
-    images, k = known.images, min(k, len(known.images))
+    images, single = known.images, len(known.images) >= k  # few photographs give several patches each
     maps = known.classifier.features(images[:1])
     names = list(maps)
     names = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 2 if fast else LAYERS).round().astype(int))]
     deepest = [name for name, values in maps.items() if len(values.shape) == 4][-1]
-    units = lambda name: range(min(maps[name].shape[-1], 8 if fast else MOST))
-    patches = lambda of, name: dmkeras.MaximalPatches(of, name, k, units(name))
+    count = lambda name: min(maps[name].shape[-1], 8 if fast else MOST)
+    units = lambda name: np.linspace(0, maps[name].shape[-1] - 1, count(name)).round().astype(int)
+    patches = lambda of, name: dmkeras.MaximalPatches(of, name, k, units(name), single)
     untrained = type(known.classifier).from_config(known.classifier.get_config())  # as training began, or as random
     model = patches(known.classifier, layer or deepest)
     model.find(images, TOGETHER)
@@ -59,7 +60,9 @@ def recipe(
             rows = [strip(found["patches"][unit]) for unit in np.argsort(-even, kind="stable")[:SHOWN]]
             told = f"{size[0]}x{size[1]} pixels" + (f" every {stride[0]}" if stride[0] else ", the whole picture")
             tiles.append(figures.grid(rows, 2, title=f"{name}: a unit sees {told}", gap=8, scale=1))
-        return {"patches": figures.grid(tiles, 1, scale=1)}
+        wide = max(tile.shape[1] for tile in tiles)
+        tiles = [np.pad(t, ((0, 0), (0, wide - t.shape[1]), (0, 0)), constant_values=255) for t in tiles]
+        return {"patches": np.concatenate(tiles)}
 
     return Recipe(
         "maximal_patches",
@@ -80,10 +83,10 @@ def purity(found, classes):
 
 
 def chance(classes, k):
-    """The purity of k pictures drawn at random."""
-    rng = np.random.default_rng(0)
-    drawn = {"pictures": rng.random((DRAWS, len(classes))).argsort(1)[:, :k], "scores": np.ones((DRAWS, k))}
-    return purity(drawn, classes).mean()
+    """The purity of k pictures drawn at random, of few photographs more than once."""
+    rng, count = np.random.default_rng(0), len(classes)
+    drawn = rng.integers(0, count, (DRAWS, k)) if count < k else rng.random((DRAWS, count)).argsort(1)[:, :k]
+    return purity({"pictures": drawn, "scores": np.ones(drawn.shape)}, classes).mean()
 
 
 def strip(patches):
