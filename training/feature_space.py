@@ -5,7 +5,8 @@ python -m training.feature_space --layer stage_2 --pooling flatten    another la
 python -m training.feature_space --classifier squeezenet --weights PATH    ImageNet's features, of the same pictures
 
 Share of 500 held-out pictures of simple_shapes, one object, 48 px, that a vote of the 5 nearest of 1000 references
-gets right, seed 0 (by chance .33): features .938, pixels .368; the classifier itself .958. ImageNet's fire9: SQ.
+gets right, seed 0 (chance is .33): by the features of the small CNN .938, which itself has .958 right; by fire9 of
+SqueezeNet 1.0 with ImageNet's weights, the pictures at 64 px, .948, though it never saw one; by pixels .368.
 """
 
 from typing import Literal
