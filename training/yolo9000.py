@@ -36,7 +36,7 @@ def recipe(
     filters=16,
     head_filters=64,
     num_anchors=3,
-    epochs: int | None = None,
+    epochs=2,
     learning_rate=5e-3,
     tree_seed=0,
 ):
@@ -45,8 +45,7 @@ def recipe(
     pictures: with boxes. labelled: with a label alone; they come again until four of five shown are theirs.
     tree_seed: of the shuffled leaves.
     """
-    epochs, pictures = epochs or (2 if fast else 6), pictures or (40 if fast else 1500)
-    labelled = labelled or (40 if fast else 320)
+    pictures, labelled = pictures or (40 if fast else 1500), labelled or (40 if fast else 320)
     filters, head_filters = (4, 16) if fast else (filters, head_filters)
     names, half = families.class_names(things=things), families.half(things=things)
     word_tree = make_tree(families.hypernyms(things=things), tree, tree_seed)
@@ -58,7 +57,7 @@ def recipe(
         shown = arrays(families.load(split, classes=half, count=count, **source), nodes)
         more = to_arrays(families.named(families.load(split, **source), never).take(more))
         sets[split] = shown, (more["image"], nodes[more["label"]])
-    test = arrays(families.load("test", count=20 if fast else 500, **source), nodes)
+    test = arrays(families.load("test", count=20 if fast else 400, **source), nodes)
     _, sizes, kinds = sets["train"][0]
 
     def data(split, seed):
@@ -66,9 +65,9 @@ def recipe(
         order = lambda i: seed + i if split == "train" else None
         boxed = batches((images, {"boxes": boxes, "classes": classes}), BOXES, order(0), True)
         passes = -(-len(images) * LABELS // (BOXES * (len(labels[0]) // LABELS * LABELS)))
-        labels = tf.data.Dataset.range(passes).flat_map(lambda i: batches(labels, LABELS, order(i), True))
+        stream = tf.data.Dataset.range(passes).flat_map(lambda i: batches(labels, LABELS, order(i), True))
         known = tf.data.experimental.assert_cardinality(len(images) // BOXES)
-        return dmkeras.YOLO9000.joined(boxed, labels.take(len(images) // BOXES).apply(known))
+        return dmkeras.YOLO9000.joined(boxed, stream.take(len(images) // BOXES).apply(known))
 
     def evaluate(model):
         print(*descent_report.lines(model, test[0][:8], test[2]), sep="\n")

@@ -30,7 +30,7 @@ def figures(model, images, boxes, classes, leaves, boxed):
         boxed: those of them that had boxes.
     """
     batch, truths, boxed = min(BATCH, len(images)), truths_of(boxes, classes), set(map(int, boxed))
-    detect = tf.function(lambda images: model.detect(images, nodes=leaves))
+    detect = tf.function(lambda images: model.detect(images, nodes=leaves), autograph=False)
     scores = average_precision.coco(truths, average_precision.collect(detect, images, batch), len(model.tree))
     halves = {"boxed": sorted(boxed), "never": [node for node in map(int, leaves) if node not in boxed]}
     found = {}
@@ -38,7 +38,7 @@ def figures(model, images, boxes, classes, leaves, boxed):
         for figure, key in (("map50", "per_class50"), ("map", "per_class")):
             values = np.asarray(scores[key])[nodes]
             found[f"{figure}_{half}"] = float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else 0.0
-    descents = average_precision.collect(tf.function(model.detect), images, batch)
+    descents = average_precision.collect(tf.function(model.detect, autograph=False), images, batch)
     return found | {"kin_never": _kin(model.tree, truths, descents, set(halves["never"]))}
 
 
