@@ -12,12 +12,13 @@ comparator; D tells pictures from made ones:
 
 sums over what one picture has, means over a batch. G: a dense layer with rectifiers of slope 0.3, then up-convolutions
 4x4 of stride 2 with the same, which double the sides to the picture's; D: convolutions of stride 2, a dense logit.
-Training is a step of D and one of G, by Adam, as of any pair of networks (parts/adversarial.py).
+Training is a step of G and one of D by Adam; D rests while its loss is below a tenth of L_adv.
 
 Deviations from the paper, each with its reason:
 - L_feat and L_img are means over numbers instead of sums: strengths mean the same at any size.
 - The last layer is a sigmoid: pixels are in [0, 1].
-- D sees the picture alone and is never paused: networks as small as here stay in balance.
+- D sees the picture alone, not the code.
+- Codes are divided by their sizes first, since units of a small network differ much in theirs.
 
 Shapes:  B batch, H height, W width, C channels, Z code size.
 """
@@ -30,15 +31,24 @@ from keras import layers
 from dmkeras.parts import adversarial, checks, explained
 
 SLOPE = 0.3  # of the rectifiers below 0
-WEIGHTS = {"features": 1.0, "adversarial": 0.01, "pixels": 1.0}
+PAUSE = 0.1  # D rests while its loss is less than so much of G's
+WEIGHTS = {"features": 0.05, "adversarial": 0.005, "pixels": 10.0}
 
 
-def generator(code_size, image_shape, filters=32):
-    """G, a `keras.Model` of codes [B, Z] -> pictures [B, H, W, C] in [0, 1]."""
+def generator(code_size, image_shape, filters=32, sizes=None):
+    """G, a `keras.Model` of codes [B, Z] -> pictures [B, H, W, C] in [0, 1].
+
+    Args:
+        code_size: Z.
+        image_shape: (H, W, C); both sides halve at least once above 7.
+        filters: of the last up-convolution but one.
+        sizes: [Z], by which codes are divided, such as their standard deviations; 0 divides by 1. None for none.
+    """
+    sizes = np.ones(code_size) if sizes is None else np.where(np.asarray(sizes) > 0, sizes, 1.0)
     stages, start = adversarial.halvings(checks.check_image_shape(image_shape))
     widest = filters * 2 ** (stages - 1)
-    parts = [keras.Input((code_size,)), layers.Dense(int(np.prod(start)) * widest), layers.LeakyReLU(SLOPE)]
-    parts.append(layers.Reshape((*start, widest)))
+    parts = [keras.Input((code_size,)), layers.Rescaling((1 / sizes).tolist())]
+    parts += [layers.Dense(int(np.prod(start)) * widest), layers.LeakyReLU(SLOPE), layers.Reshape((*start, widest))]
     for stage in range(1, stages + 1):
         parts += [layers.Conv2DTranspose(widest // 2**stage or 1, 4, 2, "same"), layers.LeakyReLU(SLOPE)]
     pixels = layers.Conv2D(image_shape[-1], 3, padding="same", activation="sigmoid", dtype="float32")
@@ -70,15 +80,16 @@ class FeatureGenerator(keras.Model):
         code_size: Z.
         image_shape: (H, W, C).
         filters: of G's last up-convolution but one, and of D's first.
+        sizes: [Z], of the codes; see `generator`.
         weights: {"features": a, "adversarial": b, "pixels": c}.
     """
 
-    def __init__(self, classifier, comparator, code_size, image_shape, filters=32, weights=None, **kwargs):
+    def __init__(self, classifier, comparator, code_size, image_shape, filters=32, sizes=None, weights=None, **kwargs):
         super().__init__(**kwargs)
         self.image_shape = checks.check_image_shape(image_shape)
         self.comparator = explained.check_layer(classifier, self.image_shape, comparator)
         self.classifier, self.loss_weights = classifier, {**WEIGHTS, **(weights or {})}
-        self.generator = generator(code_size, self.image_shape, filters)
+        self.generator = generator(code_size, self.image_shape, filters, sizes)
         self.discriminator = discriminator(self.image_shape, filters)
         names = ("d_loss", "adversarial", "features", "pixels")
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
@@ -116,9 +127,18 @@ class FeatureGenerator(keras.Model):
         with tf.GradientTape() as tape:
             real, fake = (self.discriminator(x, training=True) for x in (images, tf.stop_gradient(made)))
             d_loss = adversarial.discriminator_loss(real, fake)
-        d_gradients = tape.gradient(d_loss, self.discriminator.trainable_variables)
-        self.d_optimizer.apply(d_gradients, self.discriminator.trainable_variables)
+        variables = self.discriminator.trainable_variables
+        d_gradients, behind = tape.gradient(d_loss, variables), d_loss >= PAUSE * found["adversarial"]
+        tf.cond(behind, lambda: self.d_optimizer.apply(d_gradients, variables), lambda: None)
         self.g_optimizer.apply(gradients, self.generator.trainable_variables)
         for name, value in {"d_loss": d_loss, **found}.items():
             self.means[name].update_state(value)
         return {name: mean.result() for name, mean in self.means.items()}
+
+
+def train(model, images, codes, passes, batch_size=32, learning_rate=3e-3):
+    """Fits a FeatureGenerator to pictures [N, H, W, C] and their codes [N, Z]; rates fall to 0 along a cosine."""
+    steps = passes * max(1, len(images) // batch_size)
+    rates = [keras.optimizers.schedules.CosineDecay(learning_rate, steps) for _ in range(2)]
+    model.compile(*(keras.optimizers.Adam(rate, beta_1=0.9) for rate in rates), jit_compile=False)
+    return model.fit(images, codes, batch_size=batch_size, epochs=passes, verbose=2)

@@ -38,11 +38,11 @@ import tensorflow as tf
 
 from dmkeras.parts import ascent, checks, code_spaces, explained, explanation_doors, objectives, picture_priors, seeds
 
-PIXELS = {"rate": 0.02, "last_rate": 0.02, "rule": "mean"}
+PIXELS = {"rate": 0.03, "last_rate": 0.003, "rule": "mean"}
 PRIORS = {
     "l2": {**PIXELS, "l2": 0.1},
-    "yosinski": {**PIXELS, "decay": 1e-4, "blur": 1.0, "blur_every": 4, "small_norm": 20.0},
-    "jitter_tv": {**PIXELS, "jitter": 8, "total_variation": 0.1},
+    "yosinski": {**PIXELS, "last_rate": 0.03, "decay": 1e-4, "blur": 1.0, "blur_every": 4, "small_norm": 30.0},
+    "jitter_tv": {**PIXELS, "jitter": 8, "total_variation": 0.3},
     "code": {"rate": 8.0, "last_rate": 1e-10, "rule": "mean", "decay": 0.01},
 }
 NEUTRAL = {"l2": 0.0, "total_variation": 0.0, "jitter": 0, "decay": 0.0, "blur": 0.0, "blur_every": 1}
@@ -254,10 +254,10 @@ class GradientAscent(keras.Model):
 
     def signatures(self):
         def ascend(classes, seed):
-            return self._ascend(tf.ensure_shape(classes, (None,)), tf.ensure_shape(seed, (None, 2)))
+            return self._made(tf.ensure_shape(classes, (None,)), tf.ensure_shape(seed, (None, 2)))
 
         def ascend_bytes(classes, seed):
-            told = ascend(classes, seed)
+            told = dict(ascend(classes, seed))
             return {"image_bytes": explanation_doors.encoded(told.pop("images")), **told}
 
         specs = [tf.TensorSpec((None,), "int32", name="classes"), tf.TensorSpec((None, 2), "int32", name="seed")]
