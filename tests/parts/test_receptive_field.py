@@ -262,6 +262,8 @@ def test_channels_of_branches_have_fields_of_their_own():
     found = check(model, (9, 9, 1))
     assert geometry(found) == ((5, 5), (1, 1), (2, 2))  # the union
     assert [list(box) for box in found.boxes[4, 4, ::2]] == [[4, 4, 5, 5], [3, 3, 6, 6], [2, 2, 7, 7]]
+    shares = keras.Model(given, layers.Softmax(dtype="float64")(model.output))  # each channel depends on all
+    assert (check(shares, (9, 9, 1)).boxes[4, 4] == [2, 2, 7, 7]).all()
     groups = layers.Conv2D(6, 1, groups=2, **POSITIVE)(model.output)  # channels 0 .. 2 and 3 .. 5
     found = check(keras.Model(given, groups), (9, 9, 1))
     assert [list(box) for box in found.boxes[4, 4, ::3]] == [[3, 3, 6, 6], [2, 2, 7, 7]]
