@@ -135,7 +135,7 @@ class VGG(keras.Model):
     def _stages(self, images, training, head=True):
         """(name, maps) of each layer, first to last."""
         images = tf.cast(images, self.compute_dtype)
-        maps = 255.0 * images[..., ::-1] - tf.cast(BGR_MEAN, images.dtype)
+        maps = 255.0 * tf.reverse(images, [-1]) - tf.cast(BGR_MEAN, images.dtype)  # a slice has a slow gradient
         for block, pool in zip(self.blocks, self.pools, strict=True):
             for convolution in block:
                 maps = convolution(maps)
