@@ -102,7 +102,7 @@ def _shapes(split, count, fast):
 
     Boxes are tight in training, where each step makes them rough anew, and rough in the other splits.
     """
-    records = load("shapes", split, size=64 if fast else 128, count=count // 20 if fast else count, max_objects=1)
+    records = load("shapes", split, size=64 if fast else 128, count=count // 10 if fast else count, max_objects=1)
     one = lambda record: {"image": record["image"], **{key: record[key][0] for key in ("keypoints", "boxes")}}
     arrays = to_arrays(records.map(one))
     boxes = arrays["boxes"] if split == "train" else rough(arrays["boxes"], (0, 0), **ROUGH).numpy()

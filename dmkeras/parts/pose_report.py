@@ -14,6 +14,7 @@ import tensorflow as tf
 from dmkeras.parts import pose_metrics
 
 BATCH = 100
+SIDE = 240  # pixels of a drawn person, about
 TRUE, TOLD = 2, 3  # places in the palette of drawings: green and red
 
 
@@ -38,16 +39,21 @@ def sheets(model, images, keypoints, boxes, draw, count=12):
     draw: dmkeras.figures.
     """
     stages = told(model, images, boxes)
-    away, counts = pose_metrics.errors(stages[:, -1], keypoints, model.torso, model.least_visibility)
-    away = (away.numpy().sum(1) / np.maximum(counts.numpy().sum(1), 1)).round(3)
+    away, counts = (
+        v.numpy() for v in pose_metrics.errors(stages[:, -1], keypoints, model.torso, model.least_visibility)
+    )
+    known = counts.any(1)
+    away = away.sum(1) / np.maximum(counts.sum(1), 1)
     count = min(count, len(images))
 
-    def tile(i, stage=-1, limbs=model.limbs):
+    def tile(i, stage=-1):
         both = np.stack([keypoints[i], np.concatenate([stages[i, stage], np.ones((model.num_joints, 1))], -1)])
-        return draw.skeleton(images[i], both, limbs, kinds=[TRUE, TOLD], scale=max(1, round(256 / images.shape[2])))
+        picture, corner = _close(images[i], boxes[i])
+        scale = max(1, round(SIDE / max(picture.shape)))
+        return draw.skeleton(picture, both - [*corner, 0], model.limbs, kinds=[TRUE, TOLD], scale=scale)
 
     def sheet(rows, title):
-        titles = [f"{away[i]:.3f} diameters" for i in rows]
+        titles = [f"{away[i]:.3f} diameters" if known[i] else "no true diameter" for i in rows]
         return draw.grid([tile(i) for i in rows], 4, titles=titles, title=title, scale=1)
 
     lines = [tile(i, stage) for i in range(min(4, count)) for stage in range(model.num_stages)]
@@ -57,3 +63,17 @@ def sheets(model, images, keypoints, boxes, draw, count=12):
         "worst": sheet(np.argsort(away)[::-1][:count], "the worst test pictures: true green, told red; mean error"),
         "stages": draw.grid(lines, len(names), column_labels=names, scale=1, title="true green, told red"),
     }
+
+
+def _close(image, box):
+    """The square of a picture around a box, half as wide again, and its corner (x, y); all of it without a box."""
+    height, width = image.shape[:2]
+    half = 0.75 * max(box[2] - box[0], box[3] - box[1])
+    if half <= 0:
+        return image, (0, 0)
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    left, top = (int(np.clip(middle - half, 0, side - 2)) for middle, side in ((x, width), (y, height)))
+    right, bottom = (
+        int(np.clip(middle + half, low + 2, side)) for middle, low, side in ((x, left, width), (y, top, height))
+    )
+    return image[top:bottom, left:right], (left, top)
