@@ -35,7 +35,7 @@ def recipe(
     folds=5,
     epochs: int | None = None,
     batch_size: int | None = None,
-    learning_rate=2e-3,
+    learning_rate: float | None = None,
     dropout=0.0,
 ):
     """Joints by stages: PDJ at fractions of the torso's diameter, PCP (strict), and skeletons of held-out pictures.
@@ -47,14 +47,14 @@ def recipe(
     if data == "shapes":
         sets = {split: _shapes(split, pictures if split == "train" else n, fast) for split, n in COUNTS.items()}
         skeleton = {"torso": shapes.TORSO, "limbs": shapes.LIMBS}
-        mirrored, changes, defaults = shapes.MIRRORED, SHAPES, (24, 16, 32, 1.0)
+        mirrored, changes, defaults = shapes.MIRRORED, SHAPES, (24, 16, 32, 1.0, 2e-3)
     else:
         sets, names = _frames(data, fold, folds), dlc.keypoint_names(data.partition(":")[2])
         pairs = tuple(zip((limbs or ())[::2], (limbs or ())[1::2]))
         skeleton = {"torso": torso or (0, len(names) - 1), "limbs": pairs}
-        mirrored, changes, defaults = _mirrored(names), FRAMES, (24, 400, 8, 0.8)
-    given = (input_size, epochs, batch_size, sigma)
-    input_size, epochs, batch_size, sigma = (value or default for value, default in zip(given, defaults))
+        mirrored, changes, defaults = _mirrored(names), FRAMES, (24, 400, 8, 0.8, 3e-3)
+    given = (input_size, epochs, batch_size, sigma, learning_rate)
+    input_size, epochs, batch_size, sigma, rate = (value or default for value, default in zip(given, defaults))
     sizes = {"input_size": 16, "filters": (8, 16), "hidden_size": 32} if fast else {"input_size": input_size}
     images, keypoints, _ = sets["train"]
     options = {"num_stages": num_stages, "sigma": sigma, "dropout": dropout, **skeleton, **sizes}
@@ -81,7 +81,7 @@ def recipe(
 
         return f"stage_{number}", train
 
-    falling = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * (len(images) // batch_size), 0.01)
+    falling = keras.optimizers.schedules.CosineDecay(rate, epochs * (len(images) // batch_size), 0.01)
     return Recipe(
         "human_pose",
         model,
