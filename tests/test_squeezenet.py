@@ -107,7 +107,7 @@ def test_the_rim_of_conv10_is_the_biases_alone_in_the_first_version(model):
     assert np.allclose(maps[:, 0], rim) == np.allclose(maps[:, :, -1], rim) == (model.version == "1.0")
 
 
-@pytest.mark.parametrize("sides", [(2, 2), (3, 4), (5, 8), (7, 6)], ids=str)
+@pytest.mark.parametrize("sides", [(2, 2), (3, 4), (8, 5), (6, 8)], ids=str)
 def test_pooling_rounds_sides_up_and_what_is_beyond_takes_no_part(sides):
     maps = RNG.normal(-5, 1, (2, *sides, 3)).astype("float32")  # zeros beyond would win
     expected = ceil_pooled(maps)
