@@ -61,7 +61,7 @@ def recipe(
         return found
 
     def pictures(model):
-        indices, distances = (values.numpy() for values in model.nearest(fit(asked[:8])))
+        indices, distances = (values.numpy() for values in model.nearest(fit(asked[:5])))
         rows = [picture for i, near in enumerate(indices) for picture in (asked[i], *images[near])]
         titles = [t for i, row in enumerate(distances) for t in (names[truth[i]], *(f"{d:.2f}" for d in row))]
         title = f"held-out pictures and the nearest {k} references, {distance} distance in {layer}"
