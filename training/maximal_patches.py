@@ -2,6 +2,9 @@
 
 python -m training.maximal_patches                                          a CNN trained here; `--fast`: in seconds
 python -m training.maximal_patches --classifier squeezenet --weights PATH   ImageNet's classes, three photographs
+
+simple_shapes, 500 held-out pictures, seed 0, 90 s: purity .479 .573 .660 .896 .965 in stages 0, 1, 2, 4 and the dense
+features; .496 .531 .504 .488 .484 with random weights, .502 by chance.
 """
 
 from typing import Literal
@@ -33,12 +36,10 @@ def recipe(
     known = subject(classifier, weights, fast)
     images, single = known.images, len(known.images) >= k  # few photographs give several patches each
     maps = known.classifier.features(images[:1])
-    names = list(maps)
-    names = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 2 if fast else LAYERS).round().astype(int))]
+    names = [name for i, name in enumerate(maps) if i in np.linspace(0, len(maps) - 1, 2 if fast else LAYERS).round()]
     deepest = [name for name, values in maps.items() if len(values.shape) == 4][-1]
-    count = lambda name: min(maps[name].shape[-1], 8 if fast else MOST)
-    units = lambda name: np.linspace(0, maps[name].shape[-1] - 1, count(name)).round().astype(int)
-    patches = lambda of, name: dmkeras.MaximalPatches(of, name, k, units(name), single)
+    units = {name: np.linspace(0, values.shape[-1] - 1, 8 if fast else MOST) for name, values in maps.items()}
+    patches = lambda of, name: dmkeras.MaximalPatches(of, name, k, np.unique(units[name].round().astype(int)), single)
     untrained = type(known.classifier).from_config(known.classifier.get_config())  # as training began, or as random
     model = patches(known.classifier, layer or deepest)
     model.find(images, TOGETHER)
@@ -47,8 +48,8 @@ def recipe(
         found = {"chance": chance(known.classes, k)}
         for name in names:
             for prefix, of in (("", known.classifier), ("random_", untrained)):
-                unit = patches(of, name).find(images, TOGETHER)
-                found[f"{prefix}purity_{name}"] = purity(unit, known.classes).mean()
+                best = patches(of, name).find(images, TOGETHER)
+                found[f"{prefix}purity_{name}"] = purity(best, known.classes).mean()
         return found
 
     def sheets(model):
@@ -58,11 +59,10 @@ def recipe(
             found, (size, stride) = of_layer.find(images, TOGETHER), of_layer.receptive_field()[:2]
             even = found["scores"][:, -1] / np.abs(found["scores"][:, 0]).clip(1e-9)  # those that many patches excite
             rows = [strip(found["patches"][unit]) for unit in np.argsort(-even, kind="stable")[:SHOWN]]
-            told = f"{size[0]}x{size[1]} pixels" + (f" every {stride[0]}" if stride[0] else ", the whole picture")
-            tiles.append(figures.grid(rows, 2, title=f"{name}: a unit sees {told}", gap=8, scale=1))
-        wide = max(tile.shape[1] for tile in tiles)
-        tiles = [np.pad(t, ((0, 0), (0, wide - t.shape[1]), (0, 0)), constant_values=255) for t in tiles]
-        return {"patches": np.concatenate(tiles)}
+            title = f"{name}: a unit sees {size[0]}x{size[1]} pixels, " + (f"every {stride[0]}" if stride[0] else "all")
+            tiles.append(figures.grid(rows, 2, title=title, gap=8, scale=1))
+        wide = lambda tile: ((0, 0), (0, max(each.shape[1] for each in tiles) - tile.shape[1]), (0, 0))
+        return {"patches": np.concatenate([np.pad(tile, wide(tile), constant_values=255) for tile in tiles])}
 
     return Recipe(
         "maximal_patches",
