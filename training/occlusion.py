@@ -3,6 +3,8 @@
 python -m training.occlusion                                          a CNN trained here in a minute; `--fast`: seconds
 python -m training.occlusion --classifier squeezenet --weights PATH   ImageNet's classes, three photographs
 python -m training.occlusion --fill mean --of probability             another cover, the paper's score
+
+simple_shapes, 300 held-out pictures, seed 0: in_box .633 .665 .543 .333 with windows of 4, 8, 12, 24 pixels; chance .121
 """
 
 from typing import Literal
