@@ -14,6 +14,7 @@ import dmkeras
 from dmkeras import figures
 from dmkeras.backbones.subjects import subject
 from dmkeras.recipe import Recipe, run
+from dmkeras.understanding.deepdream import octave_sides, zoomed
 
 LAYERS = {
     "small_cnn": ("stage_0", "stage_1", "stage_2"),
@@ -38,6 +39,8 @@ def recipe(
 ):
     """DeepDream: how many times the layers' energy rises, in octaves and in one; pictures of each layer.
 
+    Energies are those of pictures in their size, and `small` those of pictures in the size of the smallest octave, where
+    coarse details are seen. One octave has as many steps as all together; noise changes pictures as much as dreams do.
     layers: shown one by one; the model that is measured and exported dreams of the middle one. trial: seed of jitter.
     """
     known = subject(classifier, weights, fast)
@@ -50,16 +53,18 @@ def recipe(
     in_one = dmkeras.DeepDream(known.classifier, layers[len(layers) // 2], 1, steps=octaves * steps, **settings)
 
     def evaluate(model):
-        before, dreams = model.energy(images).numpy(), model.dream(images, trial).numpy()
+        dreams, dreams_of_one = (each.dream(images, trial).numpy() for each in (model, in_one))
         change = np.sqrt(((dreams - images) ** 2).mean((1, 2, 3), keepdims=True))
         noise = change * np.random.default_rng(trial).normal(size=images.shape)
-        rise = lambda pictures: (model.energy(pictures.astype("float32")).numpy() / before).mean()
-        return {
-            "energy_rise": rise(dreams),
-            "energy_rise_in_one_octave": rise(in_one.dream(images, trial).numpy()),
-            "energy_rise_by_noise": rise(np.clip(images + noise, 0, 1)),
-            "rms_change": change.mean(),
-        }
+        shown = {"": dreams, "_in_one_octave": dreams_of_one, "_by_noise": np.clip(images + noise, 0, 1)}
+        smallest = octave_sides(images.shape[1:3], octaves, scale)[-1]
+        sizes = {"": lambda pictures: pictures, "_small": lambda pictures: zoomed(pictures, smallest).numpy()}
+        found = {"rms_change": change.mean()}
+        for size, seen in sizes.items():
+            energy = lambda pictures, seen=seen: model.energy(seen(pictures.astype("float32"))).numpy()
+            for name, pictures in shown.items():
+                found[f"energy_rise{size}{name}"] = (energy(pictures) / energy(images)).mean()
+        return found
 
     def sheets(model):
         columns = {"picture": images[:SHOWN]}

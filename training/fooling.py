@@ -89,7 +89,7 @@ def sheet(known, images, found):
             share = tf.nn.softmax(known.classifier(picture[None], training=False)[0]).numpy()
             scores.append(f"{known.names[share.argmax()]} {share.max():.2f}")
         tiles += [images[i], np.clip(0.5 + times * change, 0, 1), found["images"][i]]
-        titles += [scores[0], f"change x {times}, {found['steps'][i]} steps", scores[1]]
+        titles += [scores[0], f"change x {times}, steps {found['steps'][i]}", scores[1]]
     return figures.grid(tiles, 3 if images.shape[1] > 100 else 6, titles=titles)
 
 
