@@ -4,7 +4,7 @@ python -m training.occlusion                                          a CNN trai
 python -m training.occlusion --classifier squeezenet --weights PATH   ImageNet's classes, three photographs
 python -m training.occlusion --fill mean --of probability             another cover, the paper's score
 
-simple_shapes, 300 held-out pictures, seed 0: in_box .633 .665 .543 .333 with windows of 4, 8, 12, 24 pixels; chance .121
+simple_shapes, 300 held-out pictures, seed 0: in_box .633 .665 .543 .333, windows of 4, 8, 12, 24 pixels; chance .121
 """
 
 from typing import Literal
@@ -85,13 +85,12 @@ def pointing(maps, inside):
 
 def sheets(model, known, images, classes):
     """Heat maps over the pictures; the class's probability and the most probable class by the square's place."""
-    places, size = model.positions(images, classes), "x".join(map(str, model.window))
-    tiles, rows = [], []
+    places, size, tiles, rows = model.positions(images, classes), "x".join(map(str, model.window)), [], []
     for i, heat in enumerate(model(images, classes).numpy()):
         name, seen = known.names[classes[i]], places["predicted"][i].numpy()
         tiles.append(figures.heat_map(heat, images[i], title=name, units=f"mean drop of the {model.of}", signed=True))
-        chances = places["probability"][i]
-        rows.append(figures.heat_map(chances, title=f"probability of {name}, {size} pixels covered", limits=(0, 1)))
+        told = {"title": f"probability of {name}, {size} pixels covered", "limits": (0, 1)}
+        rows.append(figures.heat_map(places["probability"][i], **told))
         small = tf.image.resize(images[i], seen.shape, antialias=True).numpy().clip(0, 1)
         rows.append(figures.masks(small, 1 + seen, names=["", *known.names], title="most probable class"))
     return {"occlusion": figures.grid(tiles, 3, scale=1), "places": figures.grid(rows[:8], 4, scale=1)}
