@@ -121,6 +121,12 @@ def test_the_maximum_of_two_outcomes_of_the_picture_keeps_its_gradient(rule):
     np.testing.assert_allclose(found(both, rule), right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_of_two_equal_outcomes_one_alone_has_the_gradient(rule):
+    both = lambda images: tf.maximum(images, tf.abs(images)) + 0.0 * tf.nn.relu(images)
+    np.testing.assert_allclose(found(both, rule), np.where(X < 0, -ABOVE, ABOVE), rtol=1e-6)
+
+
 @pytest.mark.parametrize("smooth", ["leaky_relu", "silu", "elu", "tanh", "linear"])
 def test_a_network_without_rectifiers_has_the_vanilla_gradient_alone(smooth):
     layer = layers.Activation(smooth)
@@ -182,7 +188,8 @@ def test_a_rectifier_out_of_reach_is_refused_and_not_left_out(form, rule):
 
 def test_a_function_without_rectifiers_may_be_called():
     doubled = tf.function(lambda x: 2.0 * x, autograph=False)
-    masked = lambda x: x * tf.cast(x > 1.0, x.dtype) + tf.where(ABOVE > 0, x, 0.5 * x)  # by no sign of its own
+    by_others = lambda x: tf.where(tf.reduce_mean(x) > 0, x, 0.5 * x) * tf.cast(x - 0.5 > 0, x.dtype)
+    masked = lambda x: x * tf.cast(x > 1.0, x.dtype) + by_others(x)  # by no sign of its own
     got = found(lambda x: tf.nn.relu(doubled(x)) + 0.0 * masked(x), "guided")
     np.testing.assert_array_equal(got, expected("guided", ABOVE, X) * 2)
 
