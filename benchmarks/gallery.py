@@ -40,6 +40,8 @@ python -m benchmarks.gallery --weights squeezenet_v1.0_imagenet.npz
 All examples begin with these lines, and whatever is said of SqueezeNet can be said of any Keras classifier:
 
 ```python
+import numpy as np
+
 import dmkeras
 from dmkeras.backbones.subjects import subject
 
@@ -169,7 +171,7 @@ def draw_attributions(made):
 SECTIONS = {
     "attributions": Section(
         "All attribution methods side by side",
-        ("https://arxiv.org/abs/1312.6034", "Simonyan et al. 2013; each method's own paper stands with it below"),
+        ("https://arxiv.org/abs/1312.6034", "Simonyan et al. 2013, the first of them"),
         """
         methods = ["vanilla", "guided", "deconvnet", "smoothgrad", "input_x_gradient", "integrated"]
         reduce = {"input_x_gradient": "sum", "integrated": "sum"}  # which keep their sign

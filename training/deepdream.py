@@ -39,8 +39,8 @@ def recipe(
 ):
     """DeepDream: how many times the layers' energy rises, in octaves and in one; pictures of each layer.
 
-    Energies are those of pictures in their size, and `small` those of pictures in the size of the smallest octave, where
-    coarse details are seen. One octave has as many steps as all together; noise changes pictures as much as dreams do.
+    Energies are of pictures in their size, those of `small` in the size of the smallest octave, where coarse details
+    are seen. One octave has as many steps as all together; noise changes pictures as much as dreams do.
     layers: shown one by one; the model that is measured and exported dreams of the middle one. trial: seed of jitter.
     """
     known = subject(classifier, weights, fast)
