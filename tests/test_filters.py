@@ -70,6 +70,21 @@ def test_the_first_convolution_of_the_pictures_channels_is_taken_where_none_is_n
     np.testing.assert_array_equal(whole[1], dense.layers[-1].kernel.numpy()[:, 1].reshape(4, 3, 2))
 
 
+def test_a_deeper_convolution_that_is_listed_before_is_not_the_first():
+    class Backwards(keras.Model):
+        image_shape = (6, 6, 3)
+
+        def __init__(self):
+            super().__init__()
+            self.deep, self.near = layers.Conv2D(2, 1, name="deep"), layers.Conv2D(4, 3, name="near")
+            self(keras.Input(self.image_shape))
+
+        def call(self, images):
+            return tf.reduce_mean(self.deep(self.near(images)), axis=(1, 2))
+
+    assert Filters(Backwards()).layer_name == "near"
+
+
 def test_a_tile_has_grey_at_zero_and_its_largest_weight_at_black_or_white(net):
     model, kernel = Filters(net), net.get_layer("first").kernel.numpy()
     tiles = model.tiles()
