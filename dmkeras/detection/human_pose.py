@@ -23,7 +23,7 @@ Deviations from the paper, each with its reason:
 - Errors that leave the joint outside of the next box are no part of N_i: no look at that box mends them, and a few such
   (left for right) would spread the normal so that it is like none of the errors.
 - d is drawn, too: log d has a normal error with the mean and variance of the stage before, as at the test, where it
-  comes from joints that are not exact. The paper trains on true diameters alone.
+  comes from joints that are not exact; at most a factor of two is measured. The paper trains on true diameters alone.
 - A stage from the third on starts from the weights of the one before it: both look at boxes of one size.
 - One delta for each joint and epoch. The paper draws 40 beforehand.
 - Of a batch the loss is the mean over pictures, and the learning rate's business.
@@ -222,7 +222,7 @@ class HumanPose(keras.Model):
             rows.append(np.where(counts[..., None], errors, np.nan))
             logs.append(np.log(self._diameters(joints) / diameter)[known.numpy()])
         rows, logs = np.concatenate(rows), np.concatenate(logs)
-        logs = logs[np.abs(logs) < np.log(2)]
+        logs = np.clip(logs, -np.log(2), np.log(2))  # a few diameters near zero would be all that is seen
         was = self.joint_errors[stage - 1].numpy()
         for i in range(self.num_joints):
             real = rows[np.abs(rows[:, i]).max(-1) < self.sigma / 2, i]  # inside of the next box; NaN is not
