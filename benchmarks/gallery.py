@@ -268,8 +268,8 @@ SECTIONS = {
             made[prior] = dmkeras.GradientAscent(classifier, prior=prior).ascend(classes, seed=0)
         """,
         """
-        Pictures made from noise that the classifier takes for the classes of the photographs, under three priors,
-        and how probable it finds them: the photographs take no part.
+        Pictures made from noise to be like the classes of the photographs, which take no part, under three priors;
+        above each how probable the classifier finds its class.
         """,
         draw_gradient_ascent,
     ),
