@@ -202,6 +202,14 @@ def test_a_rectifier_beside_the_way_is_of_no_matter():
     np.testing.assert_array_equal(asked(score, "guided")[1], expected("guided", ABOVE, X))
 
 
+def test_rectifiers_that_made_the_picture_are_of_no_matter():
+    made = lambda images: tf.nn.relu(tf.function(tf.nn.relu, autograph=False)(images))
+    ask = lambda score: tf.function(lambda x: gradient(score, made(x), "guided")[1], autograph=False)(tf.constant(X))
+    np.testing.assert_array_equal(ask(lambda x: ABOVE * tf.nn.relu(x)), expected("guided", ABOVE, X))
+    with pytest.raises(ValueError, match="this network has none"):
+        ask(lambda x: ABOVE * x)
+
+
 def test_a_choice_among_whole_numbers_is_no_rectifier():
     """Such as the class of the highest logit where -1 was asked for."""
 
