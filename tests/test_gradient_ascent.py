@@ -1,5 +1,7 @@
 """What gradient ascent owes beside the contract: the papers' steps in NumPy, true gradients, pictures that rise."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from keras import layers
 from scipy import ndimage
 
 import dmkeras
-from dmkeras.parts import ascent, latents, seeds
+from dmkeras.parts import ascent, latents, picture_priors, seeds
 from dmkeras.understanding.gradient_ascent import NOISE, PRIORS, GradientAscent
 
 SHAPE = (8, 6, 3)
@@ -46,8 +48,10 @@ def decoder(dtype="float32"):
 def convolutional():
     keras.utils.set_random_seed(3)
     stack = [layers.Conv2D(6, 3, name="maps"), layers.BatchNormalization(), layers.Activation("softplus")]
-    large = keras.initializers.RandomNormal(stddev=2.0)  # beside the penalties
-    return keras.Sequential([keras.Input(SHAPE), *stack, layers.Flatten(), layers.Dense(4, kernel_initializer=large)])
+    large = keras.initializers.RandomNormal(stddev=20.0)  # beside the penalties
+    return keras.Sequential(
+        [keras.Input(SHAPE), *stack, layers.GlobalAveragePooling2D(), layers.Dense(4, kernel_initializer=large)]
+    )
 
 
 def slope(net, x, classes):
@@ -123,6 +127,20 @@ def test_nguyens_steps_are_those_of_a_loop_in_numpy(net):
     np.testing.assert_allclose(found.values, code, rtol=1e-5, atol=1e-6)
     assert (code == high).any()
     assert (code == 0).any()
+
+
+def test_jitter_shakes_each_picture_by_other_offsets_at_each_step():
+    """A linear score adds its weights, rolled back."""
+    linear = keras.Sequential([keras.Input(SHAPE), layers.Flatten(), layers.Dense(4, use_bias=False)])
+    weights = np.random.default_rng(5).uniform(-0.3, 0.3, (int(np.prod(SHAPE)), 4)).astype("float32")
+    linear.set_weights([weights])
+    model = GradientAscent(linear, prior={"jitter": 3, **PLAIN}, steps=6)
+    offsets, expected = picture_priors.offsets(SEED, 6, 3).numpy(), np.zeros((3, *SHAPE))
+    for step, row in itertools.product(range(6), range(3)):
+        own = weights[:, CLASSES[row]].reshape(SHAPE)
+        expected[row] += 0.1 * np.roll(own, -offsets[step, row], (0, 1))
+    found = model._run(state(model, np.zeros((3, *SHAPE), "float32")), CLASSES, SEED, 6)
+    np.testing.assert_allclose(found.values, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("in_codes", [False, True])

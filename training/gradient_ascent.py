@@ -6,6 +6,8 @@ python -m training.gradient_ascent --classifier squeezenet --weights squeezenet_
 small_cnn is trained, then the generator from its features to pictures, on the same pictures. Figures are the mean
 probability of the class in the pictures made for it: `own_` by the classifier that was climbed, `other_` by one trained
 from another seed, since what only the first sees is no picture of the class; `_data` are of held-out pictures.
+Codes are the last convolution's, since the dense features of three classes tell little but the class: --code features.
+SqueezeNet, --steps 100, `own_`: none 1.000, l2 1.000, jitter_tv 1.000, yosinski .856 (its last step blurs).
 """
 
 import functools
@@ -22,7 +24,7 @@ from dmkeras.recipe import Recipe, run
 
 PRIORS = ("l2", "yosinski", "jitter_tv")
 CODE_RATE = 1.0  # of the first step; the codes of a small network are smaller than fc6
-SHOWN = (285, 967, 1, 340)  # of ImageNet, beside none of its pictures: cat, espresso, goldfish, zebra
+SHOWN = (285, 967, 1, 340)  # of ImageNet: Egyptian cat, espresso, goldfish, zebra
 
 
 def recipe(
@@ -33,6 +35,7 @@ def recipe(
     per_class: int | None = None,
     passes: int | None = None,
     filters: int | None = None,
+    code: Literal["convolution", "features"] = "convolution",
 ):
     """Gradient ascent: probability of the class, by the classifier and by another one, in pictures made for it.
 
@@ -45,11 +48,11 @@ def recipe(
     spaces = {prior: dmkeras.GradientAscent(net, prior=prior, steps=steps) for prior in (None, *PRIORS)}
     model, stages = spaces["jitter_tv"], None
     if small:
-        images, codes = _examples(net, fast)
+        images, codes = _examples(net, fast, f"stage_{len(net.stages) - 1}" if code == "convolution" else code)
         comparator, high = f"stage_{len(net.stages) - 3}", 3 * codes.std(0)  # from 0, since they are rectified
         trainer = FeatureGenerator(net, comparator, codes.shape[1], net.image_shape, filters, codes.std(0))
-        bounds = {"code_bounds": (0.0, high), "rate": CODE_RATE}
-        model = spaces["code"] = dmkeras.GradientAscent(net, latent=trainer.generator, steps=steps, **bounds)
+        space = {"latent": trainer.generator, "code_bounds": (0.0, high), "rate": CODE_RATE}
+        model = spaces["code"] = dmkeras.GradientAscent(net, steps=steps, **space)
         stages = [("generator", lambda recipe, fit: train(trainer, images, codes, passes))]
 
     @functools.cache
@@ -62,19 +65,22 @@ def recipe(
             **{name: (images, classes) for name, images in made().items()},
             "data": (subject.images, subject.classes),
         }
-        return {f"{who}_{name}": _probability(judge, *shown[name]) for name in shown for who, judge in judges.items()}
+        probability = lambda judge, images, own: (
+            tf.gather(tf.nn.softmax(judge(images)), own, batch_dims=1).numpy().mean()
+        )
+        return {f"{who}_{name}": probability(judge, *shown[name]) for name in shown for who, judge in judges.items()}
 
     def pictures(model):
         rows, labels = range(0, len(classes), per_class), [subject.names[kind] for kind in classes[::per_class]]
         tiles = [images[row] for row in rows for images in made().values()]
-        sheets = {"classes": figures.grid(tiles, row_labels=labels, column_labels=list(made()))}
-        seeds = lambda name: figures.grid(made()[name], per_class, row_labels=labels, title=f"{name}: seeds")
-        return {**sheets, **({"seeds": seeds("code")} if small else {})}
+        seeds = {"seeds": figures.grid(made()["code"], per_class, row_labels=labels)} if small else {}
+        return {"classes": figures.grid(tiles, row_labels=labels, column_labels=list(made())), **seeds}
 
+    batches = lambda split, seed: tf.data.Dataset.from_tensors(classes)
     return Recipe(
         "gradient_ascent",
         model,
-        lambda split, seed: tf.data.Dataset.from_tensor_slices(classes).batch(len(classes)),
+        batches,
         improves=None,
         evaluate=evaluate,
         pictures=pictures,
@@ -84,17 +90,12 @@ def recipe(
     )
 
 
-def _examples(net, fast):
-    """The pictures that small_cnn was trained on, and what its last convolution makes of them, [N, Z]."""
+def _examples(net, fast, layer):
+    """The pictures that small_cnn was trained on, and what a layer of it makes of them, [N, Z]."""
     own = subjects.FAST if fast else subjects.SHAPES
     images, *_ = subjects.one_object("simple_shapes", "train", own["trained"], own["side"])
-    layer = f"stage_{len(net.stages) - 1}"
     codes = [net.features(images[i : i + 500])[layer] for i in range(0, len(images), 500)]
     return images, np.concatenate(codes).reshape(len(images), -1)
-
-
-def _probability(judge, images, classes):
-    return tf.reduce_mean(tf.gather(tf.nn.softmax(judge(images)), classes, batch_dims=1))
 
 
 if __name__ == "__main__":
