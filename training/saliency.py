@@ -3,6 +3,14 @@
 python -m training.saliency                                          a CNN trained here in a minute; `--fast`: seconds
 python -m training.saliency --classifier squeezenet --weights PATH   ImageNet's classes, three photographs
 python -m training.saliency --method guided                          another method in the exported model
+
+simple_shapes with one object, 48x48, 200 held-out pictures, seed 0 (accuracy .935; boxes cover .119 of the pixels):
+                  vanilla  input_x_gradient  integrated  smoothgrad  guided  deconvnet  edges of the picture
+pointing          .640     .735              .760        .595        .795    .750       .780
+mass in the box   .258     .273              .340        .205        .364    .261       .176
+likeness to the map after all weights are shuffled
+                  .262     .242              .204        .072        .286    .232
+Edges, which know no classifier, point nearly as well as the best. Smoothgrad's noise is as strong as the objects here.
 """
 
 from typing import Literal

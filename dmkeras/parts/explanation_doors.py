@@ -16,7 +16,6 @@ from dmkeras.parts.checks import is_symbolic
 from dmkeras.parts.picture_files import decoded, encoded  # noqa: F401 - doors, too
 
 PREDICTED = -1
-LUMA = np.array([0.299, 0.587, 0.114], "float32")  # of red, green and blue (ITU-R BT.601)
 OPACITY = 0.6  # of a heat map over its picture, as in figures.heat_map
 
 

@@ -6,7 +6,10 @@ InvalidArgumentError, for the whole batch.
 Shapes:  B batch, H height, W width, C channels, 1 or 3.
 """
 
+import numpy as np
 import tensorflow as tf
+
+LUMA = np.array([0.299, 0.587, 0.114], "float32")  # of red, green and blue (ITU-R BT.601)
 
 
 def decoded(image_bytes, image_shape):
@@ -14,7 +17,9 @@ def decoded(image_bytes, image_shape):
     height, width, channels = image_shape
 
     def of_file(file):
-        picture = tf.io.decode_image(file, channels, "float32", expand_animations=False)
+        picture = tf.io.decode_image(file, 3, "float32", expand_animations=False)
+        if channels == 1:  # by hand: TensorFlow's own way to grey knows neither BMP nor GIF
+            picture = tf.reduce_sum(picture * LUMA, -1, keepdims=True)
         return tf.image.resize(picture, (height, width), antialias=True)
 
     image_bytes = tf.ensure_shape(image_bytes, (None,))
