@@ -3,6 +3,10 @@
 python -m training.deepdream                                          a CNN trained here in a minute; `--fast`: seconds
 python -m training.deepdream --classifier squeezenet --weights PATH   three photographs, ImageNet's network
 python -m training.deepdream --classifier squeezenet --weights PATH --layers fire3 fire8    other layers
+
+SqueezeNet, fire7, mean of three photographs, seed 0: energy 14.6 times the photograph's; in the size of the smallest
+octave 5.3. One octave of as many steps: 35.8 and 1.6, fine strokes that are gone when the picture shrinks. Noise that
+changes pixels as much: 1.3 and 1.1.
 """
 
 from typing import Literal

@@ -2,6 +2,13 @@
 
 python -m training.fooling                                          a CNN trained here in a minute; `--fast`: in seconds
 python -m training.fooling --classifier squeezenet --weights PATH   ImageNet's classes, three photographs
+
+Seed 0, random classes other than the one that is seen; changes with pixels in [0, 1], means of those that fool:
+                                  fooled   steps   L2     largest   noise changes class   after rounding to 8 bits
+small_cnn, 500 pictures           1.000    2.7     .486   .064      .002                  .998
+SqueezeNet, 3 x 10 of ImageNet    .967     10.7    1.118  .048      .000                  .862
+"noise" is of the same L2. With rounding in the loop (`rounded`, as files are answered) as many fool as without, and
+all stay fooled as PNG, by an L2 of .500 and 1.212.
 """
 
 from typing import Literal
