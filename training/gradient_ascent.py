@@ -61,14 +61,10 @@ def recipe(
 
     def evaluate(model):
         judges = {"own": net, **({"other": subjects.subject(fast=fast, seed=1).classifier} if small else {})}
-        shown = {
-            **{name: (images, classes) for name, images in made().items()},
-            "data": (subject.images, subject.classes),
-        }
-        probability = lambda judge, images, own: (
-            tf.gather(tf.nn.softmax(judge(images)), own, batch_dims=1).numpy().mean()
-        )
-        return {f"{who}_{name}": probability(judge, *shown[name]) for name in shown for who, judge in judges.items()}
+        shown = {name: (images, classes) for name, images in made().items()}
+        shown["data"] = subject.images, subject.classes
+        share = lambda judge, images, own: tf.gather(tf.nn.softmax(judge(images)), own, batch_dims=1).numpy().mean()
+        return {f"{who}_{name}": share(judge, *shown[name]) for name in shown for who, judge in judges.items()}
 
     def pictures(model):
         rows, labels = range(0, len(classes), per_class), [subject.names[kind] for kind in classes[::per_class]]
