@@ -10,7 +10,7 @@ pointing          .640     .735              .760        .595        .795    .75
 mass in the box   .258     .273              .340        .205        .364    .261       .176
 likeness to the map after all weights are shuffled
                   .262     .242              .204        .072        .286    .232
-Edges, which know no classifier, point nearly as well as the best. Smoothgrad's noise is as strong as the objects here.
+Edges, which know no classifier, point nearly as well as the best.
 """
 
 from typing import Literal

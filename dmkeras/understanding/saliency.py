@@ -43,7 +43,7 @@ from dmkeras.parts.rectifiers import RULES, gradient
 METHODS = (*RULES, "smoothgrad", "input_x_gradient", "integrated")
 AVERAGES = {"smoothgrad": "samples", "integrated": "steps"}  # whose number of gradients is
 REDUCTIONS = ("max_abs", "sum", None)
-SHOWN = 0.99  # share of the pixels below the brightest colour of a drawn map: a few outliers would darken the others
+SHOWN = 0.99  # share of the pixels below the brightest colour of a drawn map, since outliers would darken the others
 
 
 @keras.saving.register_keras_serializable("dmkeras")
@@ -144,10 +144,8 @@ class Saliency(keras.Model):
             found = tf.map_fn(average, (images, unit, seed), fn_output_signature=whole, parallel_iterations=1)
         else:
             unit, found = self._gradient(images, lambda answers: self._unit(answers, classes))
-        if self.method == "input_x_gradient":
-            found *= images
-        if self.method == "integrated":
-            found *= images - np.asarray(self.baseline, self._precision)
+        if self.method in ("input_x_gradient", "integrated"):
+            found *= images - np.asarray(self.baseline if self.method == "integrated" else 0.0, self._precision)
         if self.reduce:
             found = tf.reduce_max(tf.abs(found), -1) if self.reduce == "max_abs" else tf.reduce_sum(found, -1)
         return found, unit % self._num_channels
@@ -282,7 +280,7 @@ class Saliency(keras.Model):
         shape = tf.function(look, input_signature=[spec], autograph=False).get_concrete_function().outputs[0].shape
         if shape.rank is None or shape.rank < 2 or shape[-1] is None:
             raise ValueError(f"expected a layer with channels [B, ..., K], received {layer!r} [{shape}]")
-        self.channel = None if channel is None else checks.whole_number("channel", channel, 0)
+        self.channel = channel if channel is None else checks.whole_number("channel", channel, 0)
         if channel is not None and self.channel >= shape[-1]:
             raise ValueError(f"channel must be one of the {shape[-1]} of {layer!r}, received {channel}")
         if not isinstance(position, str) or position not in ("max", "sum"):
