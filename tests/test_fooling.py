@@ -198,6 +198,13 @@ def test_what_never_flips_says_so_after_all_its_steps(images):
     np.testing.assert_array_equal(found["images"], images)
 
 
+def test_a_class_that_flips_at_the_last_step_allowed_has_flipped(net, images, targets):
+    steps = FoolingImage(net, 0.3)(images, targets)["steps"].numpy()
+    least = steps.min()
+    assert 0 < least < steps.max()
+    np.testing.assert_array_equal(FoolingImage(net, 0.3, least)(images, targets)["fooled"], steps == least)
+
+
 def test_no_target_is_the_class_that_comes_second(net, images):
     model, second = FoolingImage(net), np.argsort(net.predict(images, verbose=0))[:, -2]
     for classes in (None, np.full(5, -1), np.array([-1, *second[1:4], -1])):

@@ -7,8 +7,7 @@ Seed 0, random classes other than the one that is seen; changes with pixels in [
                                   fooled   steps   L2     largest   noise changes class   after rounding to 8 bits
 small_cnn, 500 pictures           1.000    2.7     .486   .064      .002                  .998
 SqueezeNet, 3 x 10 of ImageNet    .967     10.7    1.118  .048      .000                  .862
-"noise" is of the same L2. With rounding in the loop (`rounded`, as files are answered) as many fool as without, and
-all stay fooled as PNG, by an L2 of .500 and 1.212.
+Noise is of the same L2. Rounded in the loop, as for files, as many fool, and stay so: L2 .500 and 1.212.
 """
 
 from typing import Literal
@@ -21,7 +20,7 @@ from dmkeras import figures
 from dmkeras.backbones.subjects import subject
 from dmkeras.recipe import Recipe, run
 
-TOGETHER, SHOWN = 50, 6  # pictures of a batch, pictures shown
+TOGETHER, SHOWN = 50, 6  # pictures of a batch, shown
 
 
 def recipe(
