@@ -49,10 +49,7 @@ def recipe(
     model = dmkeras.FoolingImage(known.classifier, **settings)
     in_8_bits = dmkeras.FoolingImage(known.classifier, rounded=True, **settings)
 
-    def found_by(model):
-        parts = range(0, len(images), TOGETHER)
-        found = [model(images[i : i + TOGETHER], targets[i : i + TOGETHER]) for i in parts]
-        return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+    found_by = lambda model: {key: values.numpy() for key, values in model(images, targets).items()}
 
     def evaluate(model):
         found, rounded = found_by(model), found_by(in_8_bits)
