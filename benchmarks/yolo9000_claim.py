@@ -58,9 +58,11 @@ def report(lines):
 
 
 def cells(rows):
-    """mean +- standard error, of each column."""
+    """mean +- standard error, of each column; of one row there is no error to tell."""
     rows = np.array(rows)
-    errors = rows.std(0, ddof=min(1, len(rows) - 1)) / np.sqrt(len(rows))
+    if len(rows) == 1:
+        return [f"{value:.3f}" for value in rows[0]]
+    errors = rows.std(0, ddof=1) / np.sqrt(len(rows))
     return [f"{mean:.3f} +- {error:.3f}" for mean, error in zip(rows.mean(0), errors)]
 
 
