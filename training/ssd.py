@@ -3,6 +3,12 @@
 python -m training.ssd                             simple_shapes: no download; `--fast`: in seconds
 python -m training.ssd --data voc:DIR              your own, in Pascal VOC's format
 python -m training.ssd --data shapes --side 128    eight kinds of textured shapes that hide one another
+
+simple_shapes, seed 0, 5 epochs of 40 to 70 s on two shared x86-64 cores: AP .897, AP50 .987, AP75 .983 on the 200 test
+pictures (squares .891, discs .905, triangles .894), 178,832 weights, 2.6 ms a picture.
+Deviations from the paper's training: no trunk trained before, normalization by batch instead, a first scale of 5, Adam
+with gradients cut to norm 10, sizes of priors from the data, and by default milder changes of the pictures (the
+paper's: --changes paper).
 """
 
 from typing import Literal
