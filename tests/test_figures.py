@@ -192,7 +192,7 @@ def test_a_skeleton_has_lines_between_its_joints_and_none_to_those_left_out():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (22, 28, 22, 98)  # dots of 3 pixels at the ends
     assert drawn[25, 25:95].all()
     assert (picture[25, 40:80] == COLORS[0]).all()
-    two = [joints[:2], joints[:2] + [0, 5, 0]]
+    two = [joints[:2], np.add(joints[:2], [0, 5, 0])]
     picture = figures.skeleton(np.zeros((10, 12)), two, [(0, 1)], kinds=[2, 3], names=dict(enumerate("abcd")), scale=10)
     assert (picture[25, 50:80] == COLORS[2]).all()
     assert (picture[75, 50:80] == COLORS[3]).all()

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import dmkeras
 from dmkeras.backbones import subjects
@@ -58,6 +59,24 @@ def test_held_out_pictures_are_none_of_the_training():
     test, classes, boxes = subjects.one_object("simple_shapes", "test", 50, 32)
     assert not any(np.array_equal(a, b) for a in train for b in test)
     assert len(test) == len(classes) == len(boxes)
+
+
+def test_objects_of_scenes_stand_in_the_middle_of_their_crops_and_boxes_tell_where():
+    y, x = np.mgrid[:64, :64].astype("float32") / 63
+    scene = np.stack([x, y, 0.25 + 0 * x], -1)  # a pixel tells its own place
+    record = {"image": scene, "boxes": np.array([[8, 20, 40, 36], [50, 4, 62, 40]], "float32"), "classes": [3, 5]}
+    crops = list(subjects._crops({name: tf.constant(value) for name, value in record.items()}, 60))
+    assert [int(crop["class"]) for crop in crops] == [3, 5]
+    for crop, box in zip(crops, record["boxes"], strict=True):
+        x1, y1, x2, y2 = crop["box"].numpy()
+        np.testing.assert_allclose([x1 + x2, y1 + y2, max(x2 - x1, y2 - y1)], [60, 60, 50], atol=1e-4)
+        seen = crop["image"].numpy()[29:31, 29:31].mean((0, 1))
+        np.testing.assert_allclose(63 * seen[:2], (box[:2] + box[2:]) / 2, atol=0.5)
+    far = crops[1]["image"].numpy()[:, -1]  # beyond the right border there is grey
+    np.testing.assert_array_equal(far, 0.5)
+    crops, classes, _ = subjects.one_object("shapes", "test", 7, 16)
+    assert crops.shape == (7, 16, 16, 3)
+    assert classes.shape == (7,)
 
 
 def test_photographs_come_with_squeezenet_and_names_from_beside_its_weights(tmp_path, monkeypatch):

@@ -75,13 +75,31 @@ def subject(classifier="small_cnn", weights=None, fast=False, seed=0):
 def one_object(data, split, count, side):
     """(images [N, side, side, 3], classes [N], boxes [N, 4]) of at most `count` rendered pictures with one object.
 
-    data: "simple_shapes" or "shapes".
+    data: "simple_shapes", pictures of one object, or "shapes", crops around each object of its scenes.
     """
-    records = load(data, split, size=side, count=count, max_objects=1)
-    records = records.filter(lambda record: tf.size(record["classes"]) > 0)  # an object can be too small
-    first = lambda record: {"image": record["image"], "class": record["classes"][0], "box": record["boxes"][0]}
-    arrays = to_arrays(records.map(first))
+    if data == "shapes":
+        records = load(data, split).flat_map(lambda record: _crops(record, side)).take(count)
+    else:
+        records = load(data, split, size=side, count=count, max_objects=1)
+        records = records.filter(lambda record: tf.size(record["classes"]) > 0)  # an object can be too small
+        first = lambda record: {"image": record["image"], "class": record["classes"][0], "box": record["boxes"][0]}
+        records = records.map(first)
+    arrays = to_arrays(records)
     return arrays["image"], arrays["class"], arrays["box"]
+
+
+def _crops(record, side):
+    """A dataset of the objects of a scene, each in the middle of a square 1.2 times as large, grey beyond the scene."""
+    boxes, scene = record["boxes"], record["image"]
+    middles, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, tf.reduce_max(boxes[:, 2:] - boxes[:, :2], 1, True) * 0.6
+    squares = tf.concat([middles - halves, middles + halves], 1)
+    shares = tf.reverse(tf.reshape(squares, (-1, 2, 2)), [2])  # y before x
+    shares = tf.reshape(shares, (-1, 4)) / tf.cast(tf.shape(scene)[0] - 1, "float32")
+    owners = tf.zeros(tf.shape(boxes)[:1], "int32")
+    images = tf.image.crop_and_resize(scene[None], shares, owners, (side, side), extrapolation_value=0.5)
+    boxes = (boxes - tf.tile(squares[:, :2], [1, 2])) * side / tf.tile(2 * halves, [1, 4])
+    crops = {"image": tf.clip_by_value(images, 0.0, 1.0), "class": record["classes"], "box": boxes}
+    return tf.data.Dataset.from_tensor_slices(crops)
 
 
 def _of_shapes(fast, seed):

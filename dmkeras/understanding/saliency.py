@@ -20,8 +20,7 @@ Completeness: the integrated gradients of a picture sum to S_c(X) - S_c(X'), as 
 What is explained need not be a class: S can be a unit of any layer, its channel and its place. Class, channel and place
 are chosen once, on the picture itself, and stay for all of its noisy or faded copies.
 
-Averages run in the graph, picture by picture, `chunk` copies at a time: what is in memory does not grow with the batch,
-and a picture's map is the same in whatever batch it comes.
+Averages run in the graph, `chunk` copies of one picture at a time: a picture's map is the same in whatever batch.
 
 Shapes:  B batch, H height, W width, C colours, K classes, or channels of a layer, P places of a layer, N = P K.
 
@@ -139,9 +138,7 @@ class Saliency(keras.Model):
         """The maps, and the class or channel [B] that each explains."""
         if self.method in AVERAGES:
             unit = self._unit(self._answers(images), classes)
-            whole = tf.TensorSpec(self.image_shape, images.dtype)
-            average = lambda row: self._averaged(*row)
-            found = tf.map_fn(average, (images, unit, seed), fn_output_signature=whole, parallel_iterations=1)
+            found = self._averaged(images, unit, seed)
         else:
             unit, found = self._gradient(images, lambda answers: self._unit(answers, classes))
         if self.method in ("input_x_gradient", "integrated"):
@@ -183,26 +180,30 @@ class Saliency(keras.Model):
         _, found = gradient(score, images, self._rule)
         return units[0], found
 
-    def _averaged(self, image, unit, seed):
-        """The mean gradient of the copies of one picture [H, W, C], a chunk at a time."""
+    def _averaged(self, images, unit, seed):
+        """Mean gradients of each picture's copies; one loop, since TensorFlow fuses nothing in a loop within one."""
         count = getattr(self, AVERAGES[self.method])
         rounds = math.ceil(count / self.chunk)
         size = math.ceil(count / rounds)
         copies = self._noisy if self.method == "smoothgrad" else self._faded
 
-        def add(turn, total):
-            numbers = turn * size + tf.range(size)
-            _, found = self._gradient(copies(image, seed, numbers), lambda answers: tf.fill([size], unit))
-            return turn + 1, total + tf.tensordot(tf.cast(numbers < count, found.dtype), found, 1)
+        def add(turn, total, means):
+            row, part = turn // rounds, turn % rounds
+            numbers = part * size + tf.range(size)
+            unit_of = lambda answers: tf.fill([size], unit[row])
+            _, found = self._gradient(copies(images[row], seed[row], numbers), unit_of)
+            total = tf.where(part > 0, total, 0) + tf.tensordot(tf.cast(numbers < count, found.dtype), found, 1)
+            return turn + 1, total, means.write(row, total / count)
 
-        start = tf.constant(0), tf.zeros_like(image)
-        _, total = tf.while_loop(lambda turn, _: turn < rounds, add, start, parallel_iterations=1)
-        return total / count
+        batch = tf.shape(images)[0]
+        means = tf.TensorArray(images.dtype, batch, element_shape=self.image_shape)
+        start = tf.constant(0), tf.zeros(self.image_shape, images.dtype), means
+        return tf.while_loop(lambda turn, *_: turn < rounds * batch, add, start, parallel_iterations=1)[2].stack()
 
     def _noisy(self, image, seed, numbers):
         deviation = self.noise * (tf.reduce_max(image) - tf.reduce_min(image))
         draw = lambda number: seeds.normals(tf.random.experimental.stateless_fold_in(seed, number), self.image_shape)
-        drawn = tf.map_fn(draw, numbers, fn_output_signature=tf.TensorSpec(self.image_shape), parallel_iterations=1)
+        drawn = tf.map_fn(draw, numbers, fn_output_signature=tf.TensorSpec(self.image_shape))
         return image + deviation * tf.cast(drawn, image.dtype)
 
     def _faded(self, image, seed, numbers):
