@@ -269,7 +269,8 @@ SECTIONS = {
         """,
         """
         Pictures made from noise to be like the classes of the photographs, which take no part, under three priors;
-        above each how probable the classifier finds its class.
+        above each how probable the classifier finds its class. The last step of Yosinski et al.
+        is a blur, which costs the cat.
         """,
         draw_gradient_ascent,
     ),
