@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from dmkeras.parts import picture_priors, seeds
-from dmkeras.understanding.deepdream import DeepDream, octave_sides, zoomed
+from dmkeras.understanding.deepdream import DeepDream, _beside, octave_sides, zoomed
 
 SHAPE = (15, 12, 3)
 RNG = np.random.default_rng(0)
@@ -286,6 +286,15 @@ def test_files_get_their_details_at_their_own_size(model, images, seed):
     detail = model(np.clip(seen, 0, 1)[None].astype("float32"), seed[:1])[0] - seen
     expected = np.clip(larger[0] / 255 + tf.image.resize(detail, (60, 48)).numpy(), 0, 1)
     assert abs(found[0] / 255 - expected).max() < 0.51 / 255
+
+
+def test_details_beyond_white_and_black_stay_white_and_black_in_files():
+    levels = np.stack([np.full((6, 8, 3), 250), np.full((6, 8, 3), 5)]).astype("uint8")
+    files = tf.constant([tf.io.encode_png(picture).numpy() for picture in levels])
+    details = tf.constant([0.5, -0.5])[:, None, None, None] * tf.ones((2, 4, 4, 3))
+    white, black = (tf.io.decode_png(file).numpy() for file in _beside(files, details).numpy())
+    assert (white == 255).all()
+    assert (black == 0).all()
 
 
 def test_two_channels_have_no_files():
