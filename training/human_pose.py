@@ -3,6 +3,12 @@
 python -m training.human_pose                       shapes, one object, 128 px: no download; `--fast`: in seconds
 python -m training.human_pose --num-stages 1        the regression alone
 python -m training.human_pose --data dlc:DIR        frames that DeepLabCut labelled; `--fold 1` tests on others
+
+shapes, 500 test pictures, seed 0, 16 epochs a stage; PDJ at parts of the torso's diameter:
+stage     .05    .1     .2     .5     mean error   PCP
+1         .075   .243   .578   .914   .225         .755
+2         .179   .406   .671   .906   .200         .773
+3         .249   .482   .679   .900   .195         .752
 """
 
 import keras
