@@ -116,6 +116,7 @@ def check_answers(model, feeds):
 def check_endpoints(expected, feeds, version):
     """The SavedModel answers as the model did here, and refuses tensors of another rank with an error, not a crash."""
     from dmkeras.serving import runtime
+    from dmkeras.serving.exporting.comparison import in_order
     from tests.serving.test_c_api import INVALID_ARGUMENT, ask
 
     requests = []
@@ -125,8 +126,9 @@ def check_endpoints(expected, feeds, version):
         for name in sorted(own):
             signature = served.signatures[name]
             feed = {tensor.name: feeds[f"{name}/{tensor.name}"] for tensor in signature.inputs}
-            received = {f"{name}/{key}": array for key, array in served.run(name, feed).items()}
             here = {key: array for key, array in expected.items() if key.startswith(f"{name}/")}
+            answer = in_order(served.run(name, feed), {key.partition("/")[2]: array for key, array in here.items()})
+            received = {f"{name}/{key}": array for key, array in answer.items()}
             assert set(here) == set(received), f"{name} answers {sorted(received)}, expected {sorted(here)}"
             wrong = differing(here, received, exact=False)
             assert not wrong, f"the SavedModel answers other {wrong}"

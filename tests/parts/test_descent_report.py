@@ -28,7 +28,9 @@ def detector(looked_for, descents):
             for place, (box, score, node) in enumerate(row):
                 found["boxes"][picture, place], found["scores"][picture, place] = box, score
                 found["classes"][picture, place] = node
-        found = {key: tf.convert_to_tensor(values)[first : first + len(images)] for key, values in found.items()}
+        found = {
+            key: tf.convert_to_tensor(values)[first : first + tf.shape(images)[0]] for key, values in found.items()
+        }
         found["num_detections"] = tf.reduce_sum(tf.cast(found["classes"] >= 0, "int32"), -1)
         paths = tf.where(found["classes"][..., None] < 0, -1, tf.gather(TREE.paths, tf.maximum(found["classes"], 0)))
         told = tf.where(paths < 0, 0.0, [0.9, 0.6])
