@@ -152,7 +152,7 @@ class FeatureSpace(keras.Model):
         """
         k = self.neighbours if k is None else checks.whole_number("k", k, 1)
         if k > self.num_indexed:
-            raise ValueError(f"expected at most the {self.num_indexed} references as k, received {k}; call index first")
+            raise ValueError(f"expected at most the {self.num_indexed} references as k, received {k}; give k, or more")
         return self._find(self._run(self._checked(images)), k)
 
     def _nearest(self, embeddings, k):

@@ -66,13 +66,13 @@ class Saliency(keras.Model):
 
     Args:
         classifier: any built `keras.Model` [B, H, W, C] -> [B, K], see dmkeras/parts/explained.py.
-        method: one of METHODS.
+        method: "vanilla", "deconvnet", "guided", "smoothgrad", "input_x_gradient" or "integrated".
         reduce: "max_abs" of the colours, their "sum", which keeps the sign, or None for the gradient of each.
         layer: name of a layer whose unit is explained; None for the logits.
         channel: of the layer, where classes do not tell it; None for the strongest of each picture.
         position: of the unit in the layer: "max", where its channel is strongest in this picture; "sum", all places
             together; or a pair (row, column).
-        rule: of the rectifiers, one of RULES; None for the method's own. It lets `smoothgrad`, `input_x_gradient` and
+        rule: of the rectifiers, such as "guided"; None for the method's own. It lets `smoothgrad`, `input_x_gradient` and
             `integrated` average guided gradients, which is not complete any more.
         samples: n, noisy copies of smoothgrad.
         noise: standard deviation as a share of the picture's range.
