@@ -270,7 +270,7 @@ SECTIONS = {
         """
         Pictures made from noise to be like the classes of the photographs, which take no part, under three priors;
         above each how probable the classifier finds its class. The last step of Yosinski et al.
-        is a blur, which costs the cat.
+        is a blur; the cat is not told after it.
         """,
         draw_gradient_ascent,
     ),
