@@ -5,8 +5,7 @@ y[i] = sum_u x[s i + u - p] w[u] along each of two axes, stride s, p zeros befor
     dx[s q + a - p] = sum_t dy[q - t] w[s t + a],    a = 0 .. s - 1, t = 0 .. ceil(k / s) - 1                        (1)
 
 is for all s^2 phases at once one convolution of dy to s^2 C maps, which become places (depth to space). Libraries take
-long for the same where the picture has few colours: oneDNN's for SqueezeNet's first layer, 7x7, stride 2, 96 filters,
-a fifth of the whole gradient. The laws compare it with the library's own.
+long for the same where the picture has few colours (benchmarks/README.md). The laws compare it with the library's own.
 
 Shapes:  B batch, H, W of the picture, C its colours, k, l of the kernel, F filters, h, w of the answer.
 """

@@ -152,7 +152,8 @@ class FeatureSpace(keras.Model):
         """
         k = self.neighbours if k is None else checks.whole_number("k", k, 1)
         if k > self.num_indexed:
-            raise ValueError(f"expected at most the {self.num_indexed} references as k, received {k}; give k, or more")
+            known = f"the {self.num_indexed} references"
+            raise ValueError(f"expected at most {known} as k, received {k}; index more, or give a smaller k")
         return self._find(self._run(self._checked(images)), k)
 
     def _nearest(self, embeddings, k):

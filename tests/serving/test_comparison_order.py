@@ -39,3 +39,12 @@ def test_detections_of_one_score_come_back_into_order_with_all_that_belongs_to_t
 def test_what_differs_otherwise_is_left_as_it_is(answer):
     found = in_order(answer, EXPECTED)
     assert all(np.array_equal(found[key], answer[key]) for key in answer)
+
+
+def test_a_detection_stands_for_one_expected_alone():
+    first, second, third = BOXES[0]
+    scores = np.full((1, 3), 0.5, "float32")
+    expected = {"detection_scores": scores, "detection_boxes": np.stack([first, first, second])[None]}
+    answer = {"detection_scores": scores, "detection_boxes": np.stack([second, third, first])[None]}
+    found = in_order(answer, expected)
+    np.testing.assert_array_equal(found["detection_boxes"], answer["detection_boxes"])
