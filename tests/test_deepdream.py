@@ -319,7 +319,8 @@ def test_its_config_says_how_it_was_made(plain, pictures, seed):
         (
             "logits",
             {},
-            r"logits of .* cannot be computed on .* of \(6, 4\) pixels; name layers before .*Dimensions must",
+            r"logits of .* cannot be computed on .* of \(6, 4\) pixels; name layers before the first dense one, "
+            r"or give fewer octaves than 4, or larger pictures \(Dimensions must be equal, but are \d+ and \d+\)$",
         ),
         ([], {}, r"expected layers as a name, several, or .name: weight., received \[\]"),
         ({"first": "x"}, {}, "the weight of first must be a number"),
@@ -340,7 +341,9 @@ def test_a_dense_layer_dreams_in_one_octave(plain, pictures):
     model = DeepDream(plain, "logits", octaves=1, jitter=2, steps=3)
     assert (model.energy(model(pictures)).numpy() > model.energy(pictures).numpy()).all()
     with pytest.raises(
-        ValueError, match=r"logits of .* cannot be computed on pictures or octaves of \(20, 12\) pixels"
+        ValueError,
+        match=r"logits of .* cannot be computed on pictures or octaves of \(20, 12\) pixels; .* or give pictures of "
+        r"\(15, 12\) \(Dimensions must be equal, but are \d+ and \d+\)",
     ):
         model(np.zeros((1, 20, 12, 3)))
 

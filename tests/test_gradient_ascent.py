@@ -310,8 +310,13 @@ def test_a_unit_is_named_by_channel_or_by_class(models):
     of = lambda channel: model(tf.constant([channel]), SEED[:1]).numpy()
     np.testing.assert_array_equal(of(-1), of(4))
     assert not np.array_equal(of(0), of(4))
-    np.testing.assert_array_equal(of(99), of(5))  # endpoints cannot refuse
     assert model.ascend(-1, seed=0)["trace"].shape == (1, 3)
+    served = lambda channel: model.signatures()["serving_default"][0](tf.constant([channel]), SEED[:1])["images"]
+    np.testing.assert_array_equal(served(99), of(5))  # endpoints cannot refuse
+    np.testing.assert_array_equal(served(-9), of(4))
+    for ask in (model, model.ascend):
+        with pytest.raises(ValueError, match="classes from 0 to 5, or -1 for channel 4, received 6 to 6"):
+            ask(6)
 
 
 def test_a_file_brings_back_all_settings(models, tmp_path):
@@ -378,8 +383,9 @@ def test_what_does_not_fit_is_refused(options, words, models):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"classes": [4]}, "expected classes from 0 to 3"),
-        ({"classes": [-1]}, "expected classes from 0 to 3, received -1"),
+        ({"classes": [4]}, "expected classes from 0 to 3, received 4 to 4"),
+        ({"classes": [-1]}, "expected classes from 0 to 3, received -1 to -1"),
+        ({"classes": None}, "of whole numbers, received object"),
         ({"classes": [0.5]}, "of whole numbers"),
         ({"classes": [0], "steps": 13}, "expected steps from 0 to 12"),
         ({"classes": [0], "every": 0}, "every must be at least 1"),

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dmkeras.parts import layer_calls
 from dmkeras.parts.checks import check_image_shape
 
 CLOSING = ("Softmax", "LogSoftmax", "Sigmoid")  # what may stand behind the logits
@@ -36,14 +37,17 @@ def picture_shape(classifier, image_shape=None):
     Raises:
         ValueError: for what is no such model, such as one of several inputs, or where no size is known.
     """
+    if not tf.executing_eagerly():
+        raise ValueError("explanations look into weights: make them outside of tf.function, and call them inside")
     if not isinstance(classifier, keras.Model):
         raise ValueError(f"expected a keras.Model that classifies pictures, received {type(classifier).__name__}")
     inputs = getattr(classifier, "inputs", None) or []
     if len(inputs) > 1:
-        names = ", ".join(tensor.name for tensor in inputs)
+        shapes = " and ".join(str(list(tensor.shape)) for tensor in inputs)
         raise ValueError(
-            f"expected a classifier of one input, received one of {len(inputs)}: {names}; fix all but the picture: "
-            "keras.Model(picture, classifier([picture, other]))"
+            f"expected a classifier of one input, the picture, received one of {len(inputs)} inputs, {shapes}; fix the "
+            "others: picture = keras.Input((H, W, C)); keras.Model(picture, classifier([picture, other])), where other "
+            "has the picture's batch, such as 0 * keras.ops.mean(picture, (1, 2, 3))[:, None] + values"
         )
     known = tuple(inputs[0].shape[1:]) if inputs else tuple(getattr(classifier, "image_shape", ()) or ())
     if image_shape is None and (len(known) != 3 or None in known):
@@ -79,7 +83,7 @@ def num_classes(classifier, image_shape):
 
 def layer_names(classifier, image_shape):
     """The names under which `activations` finds layers: Keras's, then those of `classifier.features` alone."""
-    names, features = list(_layers(classifier)), getattr(classifier, "features", None)
+    names, features = list(layer_calls.layers_below(classifier)), getattr(classifier, "features", None)
     own = _traced(features, image_shape).structured_outputs if callable(features) else {}
     return [*names, *(name for name in own if name not in names)]
 
@@ -88,14 +92,22 @@ def check_layer(classifier, image_shape, name):
     """`name`; ValueError unless it is a layer of the classifier, and only one."""
     known = layer_names(classifier, image_shape)
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, 3, 0.5) or known
-        raise ValueError(f"{classifier.name} has no layer {name!r}; did you mean {', '.join(near[:12])}?")
+        near = difflib.get_close_matches(str(name), known, 3, 0.5)
+        remedy = f"did you mean {', '.join(near)}? " if near else ""
+        remedy += f"dmkeras.parts.explained.layer_names(classifier, {image_shape}) tells all {len(known)}"
+        raise ValueError(f"{classifier.name} has no layer {name!r}; {remedy}")
     return name
 
 
 def layer_called(classifier, name):
     """The Keras layer of a name that `check_layer` knows; None for one that `classifier.features` alone has."""
-    return _layers(classifier).get(name)
+    return layer_calls.layers_below(classifier).get(name)
+
+
+def _traced(function, image_shape):
+    """A function of images as a graph, whose `structured_outputs` are known before it has run."""
+    spec = tf.TensorSpec((None, *image_shape), "float32")
+    return tf.function(function, autograph=False).get_concrete_function(spec)
 
 
 # --- inside a graph -------------------------------------------------------------------------------------------------
@@ -114,7 +126,12 @@ def logits(classifier, images):
         behind = behind.op.inputs[0]
     if behind.op.type in CLOSING and behind.op.inputs[0].shape.is_compatible_with(answers.shape):
         answers = behind.op.inputs[0]
-    return answers if answers.dtype == tf.float64 else tf.cast(answers, "float32")
+    return precise(answers)
+
+
+def precise(values):
+    """Values as they are in float64, in float32 from any other dtype."""
+    return values if values.dtype == tf.float64 else tf.cast(values, "float32")
 
 
 def activations(classifier, images, names, any_size=False):
@@ -123,7 +140,7 @@ def activations(classifier, images, names, any_size=False):
     any_size: goes no farther than to the last of these layers, so that pictures may be of sizes that only what stands
         behind it refuses. Whether a layer is asked again behind it is not seen then.
     """
-    layers, found = _layers(classifier), {}
+    layers, found = layer_calls.layers_below(classifier), {}
     own = [name for name in names if name not in layers]
     if own:
         found = {name: values for name, values in classifier.features(images).items() if name in own}
@@ -132,10 +149,10 @@ def activations(classifier, images, names, any_size=False):
         enough = lambda: any_size and all(seen[name] for name in names if name in layers)
         for name in names:
             if name in layers:
-                seen[name] = held.enter_context(_watched(layers[name], enough))
+                seen[name] = held.enter_context(layer_calls.watched(layers[name], enough))
         if seen:
-            held.enter_context(_open_sizes(classifier) if any_size else contextlib.nullcontext())
-            with contextlib.suppress(_EnoughSeen):
+            held.enter_context(layer_calls.open_sizes(classifier) if any_size else contextlib.nullcontext())
+            with contextlib.suppress(layer_calls.EnoughSeen):
                 classifier(images, training=False)
     for name, calls in seen.items():
         if len(calls) != 1 or not isinstance(calls[0], tf.Tensor):
@@ -145,56 +162,3 @@ def activations(classifier, images, names, any_size=False):
             )
         found[name] = calls[0]
     return found
-
-
-# --- layers ---------------------------------------------------------------------------------------------------------
-
-
-def _traced(function, image_shape):
-    """A function of images as a graph, whose `structured_outputs` are known before it has run."""
-    spec = tf.TensorSpec((None, *image_shape), "float32")
-    return tf.function(function, autograph=False).get_concrete_function(spec)
-
-
-def _layers(classifier):
-    """{name: layer} of all Keras layers below a model; those that share a name go by their path."""
-    layers = [layer for layer in classifier._flatten_layers(include_self=False) if layer is not classifier]
-    names = [layer.name for layer in layers]
-    return {layer.name if names.count(layer.name) == 1 else layer.path: layer for layer in layers}
-
-
-class _EnoughSeen(BaseException):
-    """Leaves a model's call; no Exception, since Keras writes to these."""
-
-
-@contextlib.contextmanager
-def _watched(layer, enough):
-    """Yields a list that gathers what the layer answers; the model's call ends once that is `enough`."""
-    call, calls = layer.call, []
-
-    def watching(*args, **kwargs):
-        calls.append(call(*args, **kwargs))
-        if enough():
-            raise _EnoughSeen
-        return calls[-1]
-
-    layer.call = watching  # of this one layer; its class keeps its own
-    try:
-        yield calls
-    finally:
-        del layer.call
-
-
-@contextlib.contextmanager
-def _open_sizes(classifier):
-    """Functional models, which are made for one size, take pictures of others."""
-    parts = [classifier, *classifier._flatten_layers(include_self=False)]
-    made_for_one = [part for part in parts if isinstance(getattr(type(part), "input_spec", None), property)]
-    specs = [part.input_spec for part in made_for_one]
-    for part in made_for_one:
-        part.input_spec = None
-    try:
-        yield
-    finally:
-        for part, spec in zip(made_for_one, specs):
-            part.input_spec = spec

@@ -70,7 +70,7 @@ def of_layers(classifier, terms):
 
     def objective(images):
         found = explained.activations(classifier, images, list(terms))
-        return tf.add_n([measure(_precise(found[layer])) for layer, measure in terms.items()])
+        return tf.add_n([measure(explained.precise(found[layer])) for layer, measure in terms.items()])
 
     return objective
 
@@ -114,7 +114,3 @@ def _pooled(values, position):
         return tf.reduce_max(values, (1, 2))
     row, column = [side // 2 for side in values.shape[1:3]] if position == "centre" else position
     return values[:, row, column]
-
-
-def _precise(values):
-    return values if values.dtype == tf.float64 else tf.cast(values, "float32")

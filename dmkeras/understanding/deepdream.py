@@ -50,8 +50,11 @@ class DeepDream(keras.Model):
     | serving_default | images [B, H, W, C] float32 in [0, 1], seed [B, 2] int32, one row per picture | images |
     | dream_bytes | image_bytes [B] string, files of any size, seed | dream_bytes [B] string, PNG of these sizes |
 
+    Endpoints cannot refuse as the call does: pixels outside [0, 1] are taken as they are.
+
     Args:
-        classifier: a built `keras.Model` [B, H, W, C] -> [B, K].
+        classifier: a built `keras.Model` [B, H, W, C] -> [B, K]. One of a class of your own comes back from a file
+            where that is registered (`keras.saving.register_keras_serializable`).
         layers: whose activations rise: a name, several, or {name: weight}; any that can be computed on pictures of the
             octaves' sizes, so none behind a dense layer, unless there is but one octave.
         octaves: sizes of the picture, itself among them.
@@ -79,6 +82,7 @@ class DeepDream(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
+        self._allow_non_tensor_positional_args = True  # seeds may be a list, by place too
         self.classifier = classifier
         self.image_shape = explained.picture_shape(classifier, image_shape)
         self.octaves, self.steps = checks.whole_number("octaves", octaves, 1), checks.whole_number("steps", steps, 1)
@@ -99,8 +103,8 @@ class DeepDream(keras.Model):
 
     def call(self, images, seed=None):
         images = self._checked(images)
-        seed = tf.zeros((tf.shape(images)[0], 2), "int32") if seed is None else tf.cast(seed, "int32")
-        return self._in_graph("_dreams", images, seed)
+        count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
+        return self._in_graph("_dreams", images, explanation_doors.seed_rows(seed, count))
 
     def dream(self, images, seed=None, progress=None):
         """The call, octave by octave.
@@ -137,21 +141,20 @@ class DeepDream(keras.Model):
             if name == "_dreams":  # an octave has told
                 raise
             lines = re.sub("\x1b.*?m", "", str(error)).splitlines()  # Keras writes in bold
-            told = [line for line in lines if line and "Exception encountered" not in line]
+            told = [line.split(" for '{{node")[0] for line in lines if line and "Exception encountered" not in line]
+            fewer = f"give fewer octaves than {self.octaves}, or larger pictures"
+            remedy = fewer if self.octaves > 1 else f"give pictures of {self.image_shape[:2]}"
             raise ValueError(
                 f"{', '.join(self.weights_of)} of {self.classifier.name} cannot be computed on pictures or octaves of "
-                f"{tuple(tensors[0].shape[1:3])} pixels; name layers before the first dense one, or give fewer octaves "
-                f"than {self.octaves}, or larger pictures ({told[0] if told else type(error).__name__})"
+                f"{tuple(tensors[0].shape[1:3])} pixels; name layers before the first dense one, or {remedy} "
+                f"({told[0] if told else type(error).__name__})"
             ) from error
         return graph(*tensors)
 
     def _energy(self, images):
         found = explained.activations(self.classifier, images, list(self.weights_of), any_size=True)
-        precise = {
-            layer: values if values.dtype == tf.float64 else tf.cast(values, "float32")
-            for layer, values in found.items()
-        }
-        return tf.add_n([weight * objectives.half_square(precise[layer]) for layer, weight in self.weights_of.items()])
+        squares = {layer: objectives.half_square(explained.precise(values)) for layer, values in found.items()}
+        return tf.add_n([weight * squares[layer] for layer, weight in self.weights_of.items()])
 
     def _dreams(self, images, seed):
         """Picture by picture: in a batch the last bits of a row depend on its place, and many steps amplify them."""
@@ -191,7 +194,7 @@ class DeepDream(keras.Model):
         images = tf.convert_to_tensor(images)
         if None in images.shape[1:]:
             raise ValueError(f"expected pictures of a size that is known, received {images.shape}")
-        return images if images.dtype == tf.float64 else tf.cast(images, "float32")
+        return explained.precise(images)
 
     def signatures(self):
         def of_images(images, seed):
@@ -216,7 +219,7 @@ class DeepDream(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+        return cls(**{**config, "classifier": explanation_doors.restored(config["classifier"])})
 
 
 def octave_sides(sides, octaves, scale):

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts import checks, explained
+from dmkeras.parts import checks, explained, explanation_doors
 from dmkeras.parts.picture_files import decoded
 
 POOLINGS, DISTANCES = ("mean", "max", "flatten"), ("l2", "cosine")
@@ -48,12 +48,15 @@ class FeatureSpace(keras.Model):
     indices count the references as they were indexed; where there are fewer than k, the rest is -1, both ways. Those of
     files are of classifiers of one or three channels alone.
 
+    Endpoints cannot refuse as the call does: pixels outside [0, 1] are taken as they are.
+
     Attributes:
         references: [R, D], what was indexed, zeros beyond.
         num_indexed: how many of them there are.
 
     Args:
-        classifier: a built `keras.Model` [B, H, W, C] -> [B, K].
+        classifier: a built `keras.Model` [B, H, W, C] -> [B, K]. One of a class of your own comes back from a file
+            where that is registered (`keras.saving.register_keras_serializable`).
         layer: name of a layer, or of what `classifier.features` answers.
         pooling: of maps [B, h, w, M]: "mean", "max" or "flatten".
         distance: "l2" or "cosine".
@@ -123,8 +126,7 @@ class FeatureSpace(keras.Model):
         return np.concatenate(found) if found else np.zeros(self.references.shape)[:0]
 
     def _embedding(self, images):
-        found = explained.activations(self.classifier, images, [self.layer])[self.layer]
-        found = found if found.dtype == tf.float64 else tf.cast(found, "float32")
+        found = explained.precise(explained.activations(self.classifier, images, [self.layer])[self.layer])
         if found.shape.rank == 4 and self.pooling != "flatten":
             reduce = tf.reduce_mean if self.pooling == "mean" else tf.reduce_max
             return reduce(found, axis=(1, 2))
@@ -214,8 +216,7 @@ class FeatureSpace(keras.Model):
         return self._cast(images)
 
     def _cast(self, images):
-        images = tf.convert_to_tensor(images)
-        return images if images.dtype == tf.float64 else tf.cast(images, "float32")
+        return explained.precise(tf.convert_to_tensor(images))
 
     def _spec(self):
         return tf.TensorSpec((None, *self.image_shape), "float32", name="images")
@@ -248,7 +249,7 @@ class FeatureSpace(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+        return cls(**{**config, "classifier": explanation_doors.restored(config["classifier"])})
 
 
 def thumbnail_map(points, images, classes=None, side=800, thumbnail=32):

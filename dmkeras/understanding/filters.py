@@ -40,8 +40,11 @@ class Filters(keras.Model):
     sheet_bytes are PNG files: the F maps of a picture in reading order, each in colours from its least to its greatest
     value, a white line between two. `responses_bytes` is of classifiers of one or three channels alone.
 
+    Endpoints cannot refuse as the call does: pixels outside [0, 1] are taken as they are.
+
     Args:
-        classifier: a built `keras.Model` [B, H, W, C] -> [B, K].
+        classifier: a built `keras.Model` [B, H, W, C] -> [B, K]. One of a class of your own comes back from a file
+            where that is registered (`keras.saving.register_keras_serializable`).
         layer: name of a layer with a kernel; None for the first convolution.
         image_shape: (H, W, C) where the classifier takes pictures of several sizes.
 
@@ -102,12 +105,10 @@ class Filters(keras.Model):
 
     def call(self, images):
         checks.check_images(images, self.image_shape)
-        images = tf.convert_to_tensor(images)
-        return self._run(images if images.dtype == tf.float64 else tf.cast(images, "float32"))
+        return self._run(explained.precise(tf.convert_to_tensor(images)))
 
     def _map(self, images):
-        found = explained.activations(self.classifier, images, [self.layer_name])[self.layer_name]
-        return found if found.dtype == tf.float64 else tf.cast(found, "float32")
+        return explained.precise(explained.activations(self.classifier, images, [self.layer_name])[self.layer_name])
 
     def _spec(self):
         return tf.TensorSpec((None, *self.image_shape), "float32", name="images")
@@ -131,7 +132,7 @@ class Filters(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+        return cls(**{**config, "classifier": explanation_doors.restored(config["classifier"])})
 
 
 def sheets(maps):

@@ -53,8 +53,13 @@ class FoolingImage(keras.Model):
     largest |x' - x| of one, both with pixels in [0, 1]. Files are stretched to the classifier's size and rounded to 8
     bits first, and the PNG files fool: `fool_bytes` works as `rounded` does.
 
+    Endpoints cannot refuse as the call does: a class above K - 1 counts for K - 1, one below 0 for -1, and pixels
+    outside [0, 1] are taken as they are.
+
     Args:
-        classifier: a built `keras.Model` [B, H, W, C] -> [B, K] of at least two classes; logits, or ending in a softmax.
+        classifier: a built `keras.Model` [B, H, W, C] -> [B, K] of at least two classes; logits, or ending in a
+            softmax. One of a class of your own comes back from a file where that is registered
+            (`keras.saving.register_keras_serializable`).
         step: of (2), the L2 length of a step, or of (3), what each pixel changes by, pixels in [0, 1]; None for 0.2 and
             1/255.
         max_steps: at most so many for each picture.
@@ -80,6 +85,7 @@ class FoolingImage(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
+        self._allow_non_tensor_positional_args = True  # targets may be a list or a number, by place too
         self.classifier, self.rounded = classifier, bool(rounded)
         self.norm = checks.one_of("norm", norm, STEPS)
         self.step = None if step is None else checks.number("step", step, np.finfo("float32").tiny)
@@ -185,13 +191,7 @@ class FoolingImage(keras.Model):
     # --- doors --------------------------------------------------------------------------------------------------------
 
     def _checked(self, images, classes):
-        checks.check_images(images, self.image_shape)
-        images = tf.convert_to_tensor(images)
-        images = images if images.dtype == tf.float64 else tf.cast(images, "float32")
-        if classes is None:
-            return images, tf.fill([tf.shape(images)[0]], explanation_doors.PREDICTED)
-        count = None if checks.is_symbolic(images) else len(images)
-        return images, explanation_doors.check_classes(classes, self.num_classes, count, absent=RUNNER_UP)
+        return explanation_doors.checked(images, classes, self.image_shape, self.num_classes, absent=RUNNER_UP)
 
     def signatures(self):
         def of_images(images, target_classes):
@@ -217,4 +217,4 @@ class FoolingImage(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+        return cls(**{**config, "classifier": explanation_doors.restored(config["classifier"])})

@@ -66,11 +66,15 @@ class GradientAscent(keras.Model):
 
     objective is what the classifier makes of the picture, a logit or an activation, without penalties; trace is what
     was climbed, penalties and jitter included, before each step. With a `layer`, classes are channels of it, and -1 is
-    `channel`. Numbers beyond the last count for the last, others below 0 for the first. Pictures of other than 1 or 3
-    channels have no `ascend_bytes`.
+    `channel`. Pictures of other than 1 or 3 channels have no `ascend_bytes`.
+
+    Endpoints cannot refuse as the call does: a class above K - 1 counts for K - 1, one below 0 for `channel`, or for 0
+    where there is none.
 
     Args:
         classifier: any built `keras.Model` [B, H, W, C] -> [B, K]; the logits are sought behind a closing softmax.
+            One of a class of your own comes back from a file where that is registered
+            (`keras.saving.register_keras_serializable`).
         layer: name of a layer, [B, F] or [B, h, w, F], whose channels are excited; None for the classes.
         channel: of the layer, what classes of -1 stand for.
         position: of a layer's channel: "mean" or "max" over positions, "centre", or (row, column).
@@ -93,7 +97,8 @@ class GradientAscent(keras.Model):
         image_shape: (H, W, C), where the classifier takes pictures of several sizes.
 
     Raises:
-        ValueError: for what is no such classifier, layer, prior or code space; `ascend` for classes that there are not.
+        ValueError: for what is no such classifier, layer, prior or code space; a call and `ascend` for classes that
+            there are not.
     """  # noqa: E501 - rows of the table
 
     def __init__(
@@ -112,10 +117,11 @@ class GradientAscent(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
+        self._allow_non_tensor_positional_args = True  # classes may be a list or a number, by place too
         self.classifier, self.layer, self.latent = classifier, layer, latent
         self.image_shape = explained.picture_shape(classifier, image_shape)
         self.num_classes = explained.num_classes(classifier, self.image_shape)
-        self.precision = _precision_of(classifier)
+        self.precision = explanation_doors.precision_of(classifier)
         self.steps, self.prior, self.rate = checks.whole_number("steps", steps, 1), prior, rate
         self.settings = _settings(prior, rate, latent is not None)
         self.mean = np.asarray(mean, "float32").tolist()
@@ -150,9 +156,15 @@ class GradientAscent(keras.Model):
         return int(channel)
 
     def call(self, classes, seed=None):
-        classes = tf.cast(classes, "int32")
-        seed = tf.zeros((tf.shape(classes)[0], 2), "int32") if seed is None else tf.cast(seed, "int32")
-        return self._made(classes, seed)["images"]
+        classes = self._checked(classes)
+        count = tf.shape(classes)[0] if classes.shape[0] is None else classes.shape[0]
+        return self._made(classes, explanation_doors.seed_rows(seed, count))["images"]
+
+    def _checked(self, classes):
+        """Classes [B] that there are; ValueError for others."""
+        absent = None if self.channel is None else f"channel {self.channel}"
+        classes = classes if checks.is_symbolic(classes) else np.atleast_1d(np.asarray(classes))
+        return explanation_doors.check_classes(classes, self.num_targets, absent=absent)
 
     def _targets(self, classes):
         """classes [B] -> those that there are."""
@@ -235,11 +247,8 @@ class GradientAscent(keras.Model):
         Returns:
             {"images" [B, H, W, C], "objective" [B], "logits" [B, K], "trace" [B, S], "codes" [B, ...] in a code space}.
         """
-        classes = np.atleast_1d(np.asarray(classes))
-        wanted = self._targets(explanation_doors.check_classes(classes, self.num_targets))
-        if (classes < 0).any() and self.channel is None:
-            raise ValueError(f"expected classes from 0 to {self.num_targets - 1}, received {classes.min()}")
-        rows, every = seeds.row_seeds(len(classes), seed), checks.whole_number("every", every, 1)
+        wanted = self._targets(self._checked(classes))
+        rows, every = seeds.row_seeds(len(wanted), seed), checks.whole_number("every", every, 1)
         steps = np.asarray(self.steps if steps is None else steps)
         if steps.dtype.kind not in "iu" or (steps < 0).any() or (steps > self.steps).any():
             raise ValueError(f"expected steps from 0 to {self.steps}, the model's, received {steps.tolist()}")
@@ -272,14 +281,8 @@ class GradientAscent(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        nested = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("classifier", "latent")}
+        nested = {name: explanation_doors.restored(config[name]) for name in ("classifier", "latent")}
         return cls(**{**config, **nested})
-
-
-def _precision_of(classifier):
-    """The dtype of what is climbed in: float64 where the classifier is of that, else float32."""
-    taken = [tensor.dtype for tensor in getattr(classifier, "inputs", None) or []]
-    return "float64" if "float64" in (*taken, classifier.compute_dtype) else "float32"
 
 
 def _settings(prior, rate, in_codes):

@@ -52,8 +52,12 @@ class MaximalPatches(keras.Model):
     units are these units' channels in the layer; shares their activation over the largest that `find` found, by which
     they are chosen, or the activation itself where nothing was found.
 
+    Endpoints cannot refuse as the call does: pixels outside [0, 1] are taken as they are.
+
     Args:
-        classifier: a built `keras.Model` [B, H, W, C] -> [B, K]; or any other with a layer of that name.
+        classifier: a built `keras.Model` [B, H, W, C] -> [B, K]; or any other with a layer of that name. One of a
+            class of your own comes back from a file where that is registered
+            (`keras.saving.register_keras_serializable`).
         layer: name of a layer that answers maps [B, h, w, U], or [B, U] whose units see the whole picture.
         k: patches of a unit.
         units: channels of the layer to look at; None for all.
@@ -313,4 +317,4 @@ class MaximalPatches(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+        return cls(**{**config, "classifier": explanation_doors.restored(config["classifier"])})

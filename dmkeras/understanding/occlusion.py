@@ -56,8 +56,13 @@ class Occlusion(keras.Model):
     belong to the windows' places. overlay_bytes are PNG files of the sizes sent: the map over the picture, red above
     zero, blue below.
 
+    Endpoints cannot refuse as the call does: a class above K - 1 counts for K - 1, one below 0 for -1, and pixels
+    outside [0, 1] are taken as they are.
+
     Args:
-        classifier: a built `keras.Model` [B, H, W, C] -> [B, K]; logits, or ending in a softmax or sigmoid.
+        classifier: a built `keras.Model` [B, H, W, C] -> [B, K]; logits, or ending in a softmax or sigmoid. One of a
+            class of your own comes back from a file where that is registered
+            (`keras.saving.register_keras_serializable`).
         window: (h, w) or their one number, pixels.
         stride: pixels between windows, or (down, across), at most the window; None for half of it.
         fill: what covers: a number in [0, 1], grey by default, or C of them; "mean", of the picture's own pixels;
@@ -73,6 +78,7 @@ class Occlusion(keras.Model):
 
     def __init__(self, classifier, window, stride=None, fill=0.5, of="logit", chunk=None, image_shape=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
+        self._allow_non_tensor_positional_args = True  # classes may be a list or a number, by place too
         self.classifier, self.fill = classifier, fill if isinstance(fill, str) else np.array(fill).tolist()
         self.image_shape = explained.picture_shape(classifier, image_shape)
         self.window = check_pair("window", window, 1)
@@ -200,12 +206,7 @@ class Occlusion(keras.Model):
     # --- doors --------------------------------------------------------------------------------------------------------
 
     def _checked(self, images, classes):
-        checks.check_images(images, self.image_shape)
-        images = tf.convert_to_tensor(images)
-        images = images if images.dtype == tf.float64 else tf.cast(images, "float32")
-        if classes is None:
-            return images, tf.fill([tf.shape(images)[0]], explanation_doors.PREDICTED)
-        return images, explanation_doors.check_classes(classes, self.num_classes, images.shape[0])
+        return explanation_doors.checked(images, classes, self.image_shape, self.num_classes)
 
     def _specs(self):
         images = tf.TensorSpec((None, *self.image_shape), "float32", name="images")
@@ -240,7 +241,7 @@ class Occlusion(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+        return cls(**{**config, "classifier": explanation_doors.restored(config["classifier"])})
 
 
 def _starts(side, part, stride):

@@ -54,9 +54,9 @@ class Saliency(keras.Model):
 
     | signature | inputs | outputs |
     | --- | --- | --- |
-    | serving_default | images [B, H, W, C] float32 in [0, 1], classes [B] int32, seed [B, 2] int32 | saliency [B, H, W] float32, explained [B] int32 |
-    | saliency | images, classes, seed | saliency, explained |
-    | saliency_bytes | image_bytes [B] string, picture files of any size, classes, seed | saliency_bytes [B] string, explained |
+    | serving_default | images [B, H, W, C] float32 in [0, 1], classes [B] int32; of smoothgrad alone seed [B, 2] int32 | saliency [B, H, W] float32, explained [B] int32 |
+    | saliency | images, classes; of smoothgrad alone seed | saliency, explained |
+    | saliency_bytes | image_bytes [B] string, picture files of any size, classes; of smoothgrad alone seed | saliency_bytes [B] string, explained |
 
     Class -1, and None for all, stands for the class of the highest logit; explained is the class that was taken. With
     `layer` classes are its channels, and -1 is `channel`, or where that is None the strongest one. `classes=` takes one
@@ -64,8 +64,12 @@ class Saliency(keras.Model):
     for pictures of 1 or 3 colours, are PNG files: the map in colours over the picture sent; with `reduce=None` the
     gradient itself around grey, in the classifier's size.
 
+    Endpoints cannot refuse as the call does: a class above K - 1 counts for K - 1, one below 0 for -1, and pixels
+    outside [0, 1] are taken as they are.
+
     Args:
-        classifier: any built `keras.Model` [B, H, W, C] -> [B, K], see dmkeras/parts/explained.py.
+        classifier: any built `keras.Model` [B, H, W, C] -> [B, K], see dmkeras/parts/explained.py. One of a class of
+            your own comes back from a file where that is registered (`keras.saving.register_keras_serializable`).
         method: "vanilla", "deconvnet", "guided", "smoothgrad", "input_x_gradient" or "integrated".
         reduce: "max_abs" of the colours, their "sum", which keeps the sign, or None for the gradient of each.
         layer: name of a layer whose unit is explained; None for the logits.
@@ -105,6 +109,7 @@ class Saliency(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
+        self._allow_non_tensor_positional_args = True  # classes may be a list or a number, by place too
         self.classifier, self.image_shape = classifier, explained.picture_shape(classifier, image_shape)
         self.num_classes = explained.num_classes(classifier, self.image_shape)
         self.method, self.reduce = checks.one_of("method", method, METHODS), checks.one_of("reduce", reduce, REDUCTIONS)
@@ -112,7 +117,7 @@ class Saliency(keras.Model):
         self.samples, self.steps = checks.whole_number("samples", samples, 1), checks.whole_number("steps", steps, 1)
         self.noise, self.chunk = checks.number("noise", noise), checks.whole_number("chunk", chunk, 1)
         self.baseline = _check_baseline(baseline, self.image_shape)
-        self._precision = _precision_of(classifier)
+        self._precision = doors.precision_of(classifier)
         self.layer, self.channel, self.position = layer, channel, position
         self._num_channels = self._check_unit()
         self._specs = [
@@ -127,12 +132,9 @@ class Saliency(keras.Model):
     # --- in the graph -------------------------------------------------------------------------------------------------
 
     def call(self, images, classes=None, seed=None):
-        self.check_images(images)
-        images = tf.cast(images, self._precision)
-        known = images.shape[0]
-        count = tf.shape(images)[0] if known is None else known
-        classes = tf.fill([count], doors.PREDICTED) if classes is None else classes
-        return self._run(images, doors.check_classes(classes, self._num_channels, known), _rows(seed, count))[0]
+        images, classes = doors.checked(images, classes, self.image_shape, self._num_channels)
+        count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
+        return self._run(tf.cast(images, self._precision), classes, doors.seed_rows(seed, count))[0]
 
     def _map(self, images, classes, seed):
         """The maps, and the class or channel [B] that each explains."""
@@ -151,8 +153,7 @@ class Saliency(keras.Model):
         """[B, N]: the logits, or what the layer makes of images, place by place as `position` says."""
         if self.layer is None:
             return explained.logits(self.classifier, images)
-        values = explained.activations(self.classifier, images, [self.layer])[self.layer]
-        values = values if values.dtype == tf.float64 else tf.cast(values, "float32")
+        values = explained.precise(explained.activations(self.classifier, images, [self.layer])[self.layer])
         if self.position == "sum":
             return tf.reduce_sum(tf.reshape(values, (tf.shape(images)[0], -1, self._num_channels)), 1)
         if self.position != "max":
@@ -225,7 +226,7 @@ class Saliency(keras.Model):
         """
         self.check_images(images)
         count, size = len(images), checks.whole_number("batch_size", batch_size, 1)
-        classes, rows = doors.check_classes(classes, self._num_channels, count), _rows(seed, count)
+        classes, rows = doors.check_classes(classes, self._num_channels, count), doors.seed_rows(seed, count)
         found = [np.zeros((0, *self.image_shape[: 2 if self.reduce else 3]), self._precision)]
         for first in range(0, count, size):
             part = slice(first, first + size)
@@ -239,7 +240,7 @@ class Saliency(keras.Model):
 
         def answered(images, classes, seed=None):
             classes = tf.ensure_shape(classes, (None,))
-            seed = _rows(seed, tf.shape(classes)[0])
+            seed = doors.seed_rows(seed, tf.shape(classes)[0])
             maps, unit = self._run(tf.cast(images, self._precision), classes, tf.ensure_shape(seed, (None, 2)))
             return tf.cast(maps, "float32"), unit
 
@@ -295,7 +296,7 @@ class Saliency(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "classifier": keras.saving.deserialize_keras_object(config["classifier"])})
+        return cls(**{**config, "classifier": doors.restored(config["classifier"])})
 
 
 def _rule_of(method, rule):
@@ -328,23 +329,3 @@ def _check_baseline(baseline, image_shape):
             f"expected a baseline that is a finite number or a picture {list(image_shape)}, received {baseline!r:.60}"
         )
     return found.tolist()
-
-
-def _precision_of(classifier):
-    """The dtype of a classifier's pictures: float64 where it computes or takes that, else float32."""
-    taken = [tensor.dtype for tensor in getattr(classifier, "inputs", None) or []]
-    return "float64" if "float64" in (*taken, classifier.compute_dtype) else "float32"
-
-
-def _rows(seed, count):
-    """`seed` as int32 [count, 2]; None is zeros, an integer the rows of `row_seeds`; ValueError for others."""
-    if seed is None:
-        return tf.zeros((count, 2), "int32")
-    if checks.is_symbolic(seed):
-        return tf.cast(seed, "int32")
-    if np.ndim(seed) == 0:
-        return seeds.row_seeds(count, seed)
-    seed = seeds.check_row_seeds(seed)
-    if not tf.is_tensor(count) and len(seed) != count:
-        raise ValueError(f"expected a row of seed for each of {count} pictures, received {len(seed)}")
-    return seed

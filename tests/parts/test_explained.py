@@ -90,9 +90,12 @@ def test_the_pictures_of_a_classifier_have_its_own_shape_or_the_one_given():
 def test_a_classifier_of_several_inputs_is_refused_and_runs_once_they_are_fixed():
     picture, other = keras.Input(SHAPE, name="picture"), keras.Input((2,), name="other")
     both = keras.Model([picture, other], layers.Dense(4)(layers.Concatenate()([layers.Flatten()(picture), other])))
-    with pytest.raises(ValueError, match=r"one input, received one of 2: picture, other; fix all but the picture"):
+    words = r"one input, the picture, received one of 2 inputs, \[None, 6, 5, 2\] and \[None, 2\]; fix the others: pict"
+    with pytest.raises(ValueError, match=words) as told:
         explained.picture_shape(both)
-    fixed = keras.Model(picture, both([picture, 0.5 * ops.ones_like(picture[:, 0, :2, 0])]))
+    assert "0 * keras.ops.mean(picture, (1, 2, 3))[:, None] + values" in str(told.value)
+    values = np.full(2, 0.5, "float32")
+    fixed = keras.Model(picture, both([picture, 0 * keras.ops.mean(picture, (1, 2, 3))[:, None] + values]))
     assert explained.picture_shape(fixed) == SHAPE
     right = both([IMAGES, np.full((3, 2), 0.5, "float32")])
     np.testing.assert_allclose(logits_of(fixed), right, rtol=1e-5)
@@ -250,11 +253,13 @@ def test_features_of_a_classifier_count_as_layers_where_no_layer_has_the_name():
 def test_a_layer_that_is_not_there_is_refused_with_names_that_are_near():
     model = sequential()
     assert explained.check_layer(model, SHAPE, "first") == "first"
-    with pytest.raises(ValueError, match="net has no layer 'frist'; did you mean first"):
+    how = r"dmkeras\.parts\.explained\.layer_names\(classifier, \(6, 5, 2\)\) tells all 4$"
+    with pytest.raises(ValueError, match=r"^net has no layer 'frist'; did you mean first\? " + how):
         explained.check_layer(model, SHAPE, "frist")
     for far in ("qqqq", None, 3):
-        with pytest.raises(ValueError, match=r"did you mean \w+, first, flatten\w*, last"):
+        with pytest.raises(ValueError, match=f"^net has no layer {far!r}; {how}"):
             explained.check_layer(model, SHAPE, far)
+    assert explained.layer_names(model, SHAPE) == [layer.name for layer in model._flatten_layers(include_self=False)]
 
 
 def test_a_layer_that_is_asked_twice_or_never_or_answers_a_pair_is_refused():

@@ -51,6 +51,10 @@ def test_classes_are_whole_numbers_below_k_and_one_may_stand_for_all():
     ):
         with pytest.raises(ValueError, match=words):
             doors.check_classes(given, 5, count)
+    np.testing.assert_array_equal(doors.check_classes([0, 4], 5, absent=None), [0, 4])
+    for given in ([-1], [5], [0.5]):
+        with pytest.raises(ValueError, match=r"expected classes (from 0 to 4|\[B\] of whole numbers), received"):
+            doors.check_classes(given, 5, absent=None)
 
 
 def test_classes_of_a_graph_pass_as_they_are():
