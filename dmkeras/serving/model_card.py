@@ -18,7 +18,6 @@ KEYS = ("name", "class", "created", "parameters", "labels", "software", "signatu
 # The house's units (README, "Units"): a tensor's name says what it holds, in every model.
 UNITS = {
     "image": "values in [0, 1]",
-    "image_bytes": "a JPEG or PNG file",
     "image/encoded": "a JPEG or PNG file",
     "seed": "any two integers for each row",
     "boxes": "x1, y1, x2, y2 in pixels, x2 and y2 exclusive",
@@ -58,10 +57,14 @@ def sides(shape):
     return f"[{', '.join(str(open_sides.get(axis, side)) for axis, side in enumerate(shape))}]"
 
 
-def unit(name):
-    """What the numbers of a tensor of this name mean, or None where the house has no unit for it."""
-    singular = name.removesuffix("s")
-    return UNITS.get(name) or UNITS.get(singular) or ("a PNG or JPEG file" if name.endswith("_bytes") else None)
+def unit(name, answered=False):
+    """What the numbers of a tensor of this name mean, or None where the house has no unit for it.
+
+    answered: it is an output, whose pictures are PNG files, since the house encodes no others.
+    """
+    if name.endswith("_bytes"):
+        return "a PNG file" if answered else "a JPEG or PNG file"
+    return UNITS.get(name) or UNITS.get(name.removesuffix("s"))
 
 
 def describe(model, signatures, features=None):
@@ -73,7 +76,7 @@ def describe(model, signatures, features=None):
     return {
         name: {
             "inputs": [_entry(tensor) for tensor in inputs],
-            "outputs": [_entry(tensor) for tensor in outputs],
+            "outputs": [_entry(tensor, answered=True) for tensor in outputs],
             **({"feature": _entry(features[name])} if name in features else {}),
             "curl": curl(model, name, inputs, outputs, features.get(name)),
         }
@@ -141,9 +144,9 @@ def _tensor(entry):
     return Tensor(entry["name"], entry["dtype"], None if entry["shape"] is None else tuple(entry["shape"]))
 
 
-def _entry(tensor):
+def _entry(tensor, answered=False):
     shape = None if tensor.shape is None else list(tensor.shape)
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": shape, "unit": unit(tensor.name)}
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": shape, "unit": unit(tensor.name, answered)}
 
 
 def _line(kind, entry):

@@ -89,6 +89,13 @@ def test_tensors_that_another_tool_left_without_a_rank_or_a_batch_are_told():
         assert line in text
 
 
+def test_files_that_are_sent_may_be_of_two_kinds_and_those_answered_are_png():
+    files = [model_card.Tensor(name, "string", (None,)) for name in ("image_bytes", "overlay_bytes")]
+    lines = model_card.text("m", {"signatures": model_card.describe("m", {"run": (files, files)})}).splitlines()
+    told = [line.split("]", 1)[1].strip() for line in lines if line.startswith(("  in ", "  out "))]
+    assert told == ["a JPEG or PNG file"] * 2 + ["a PNG file"] * 2
+
+
 @pytest.mark.parametrize(
     ("inputs", "output", "body"),
     [
