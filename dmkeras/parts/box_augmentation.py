@@ -77,7 +77,7 @@ def augment(
     if (hue or saturation > 1) and images.shape[3] != 3:
         raise ValueError(f"hue and saturation need three colours, received {images.shape}; leave them at 0 and 1")
     sides, size = sizes_of(images, output_size)
-    draws = tf.random.stateless_uniform([tf.shape(images)[0], 14], seed, alg="philox")  # the same under XLA
+    draws = tf.random.stateless_uniform([tf.shape(images)[0], 14], seed, alg="philox")  # XLA draws others
     draws = tf.unstack(draws, axis=1)  # [B] each
     windows = draw_windows(draws[:9], sides, flip, jitter, expand)
     tints = hue * (2 * draws[9] - 1), factor(*draws[10:12], saturation), factor(*draws[12:], exposure)

@@ -135,7 +135,7 @@ def augment(
     rotation, zoom = number("rotation", rotation), number("zoom", zoom, 1)
     grey, invert = (number(name, chance, below=ABOVE_1) for name, chance in (("grey", grey), ("invert", invert)))
     gamma, contrast = number("gamma", gamma, 1), number("contrast", contrast, 1)
-    draws = tf.random.stateless_uniform([12, tf.shape(images)[0]], seed, alg="philox")  # the same under XLA
+    draws = tf.random.stateless_uniform([12, tf.shape(images)[0]], seed, alg="philox")  # XLA draws others
     if mirror or turns or rotation or zoom > 1 or side is not None:
         sides = sides_of(images)
         size = sides if side is None else [whole_number("side", side, 1)] * 2
