@@ -66,7 +66,7 @@ def drawn(images, boxes, classes, seed, window, margin, sides, objects=4, near=6
     boxes, count = tf.cast(boxes, "float32"), objects + near
     frame = tf.constant(list(images.shape[2:0:-1]), "float32")  # W, H
     real = is_real(boxes, classes)
-    draws = tf.random.stateless_uniform([8, tf.shape(images)[0], count + far], seed, alg="philox")  # XLA draws others
+    draws = tf.random.stateless_uniform([8, tf.shape(images)[0], count + far], seed, alg="philox")
     chosen = tf.argmax(tf.where(real[:, None], _noise(seed, boxes, count), -1.0), -1)  # padding where all is padding
     whole = tf.concat([0 * frame, frame], 0)
     middle, side = _middle_and_side(tf.gather(tf.where(real[..., None], boxes, whole), chosen, batch_dims=1))
