@@ -209,10 +209,24 @@ def test_a_joint_that_is_not_labelled_never_enters(images, truths, stage):
 def test_persons_without_anything_labelled_and_no_persons_at_all_cost_nothing(images, truths, stage, training):
     model = begun(make(), stage, 0.1, 0.1)
     nothing = np.full((4, 3, 3), [np.nan, np.nan, 0], "float32")
-    for rows, keypoints in ((4, nothing), *([] if training else [(0, truths)])):  # nothing normalises no crops
+    for rows, keypoints in ((4, nothing), *([] if training else [(0, truths)])):
         loss, gradients = value_and_gradients(model, images[:rows], keypoints[:rows], training=training)
         assert loss == 0
         assert all(g is None or np.abs(g).max(initial=0) == 0 for g in gradients)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_training_refuses_a_batch_without_pictures_before_its_statistics_are_no_numbers(images, truths, stage):
+    model = begun(make(2), stage, 0.1, 0.1)
+    model.compile(keras.optimizers.SGD(), jit_compile=False)
+    data = tf.data.Dataset.from_tensors((images, {"keypoints": truths}))
+    last = data.map(lambda images, truths: (images[:0], {"keypoints": truths["keypoints"][:0]}))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected at least one picture, received none"):
+        model.fit(data.concatenate(last), verbose=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    with pytest.raises(ValueError, match="expected at least one picture, received none"):
+        model.fit(images[:0], {"keypoints": truths[:0]})
+    assert model.pose(images[:0])["joints"].shape == (0, 3, 2)
 
 
 def test_a_person_without_a_diameter_counts_for_the_first_stage_alone(images, truths):

@@ -26,7 +26,8 @@ Deviations from the paper, each with its reason:
   comes from joints that are not exact; at most a factor of two is measured. The paper trains on true diameters alone.
 - A stage from the third on starts from the weights of the one before it: both look at boxes of one size.
 - One delta for each joint and epoch. The paper draws 40 beforehand.
-- Of a batch the loss is the mean over pictures, and the learning rate's business.
+- Of a batch the loss is the mean over pictures, and the learning rate's business. One without pictures is refused in
+  training: the statistics of normalisation would be no numbers from then on.
 """
 
 import functools
@@ -250,7 +251,8 @@ class HumanPose(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss (3) of the stage in training; in validation the same of what the whole cascade told."""
-        images, boxes = tf.cast(x, "float32"), self._boxes(x, y.get("boxes"))
+        images = pose_doors.some(tf.cast(x, "float32")) if training else tf.cast(x, "float32")
+        boxes = self._boxes(images, y.get("boxes"))
         if not training and "boxes" in y:
             y_pred = self(images, boxes, training=False)
         keypoints = tf.cast(y["keypoints"], "float32")

@@ -14,6 +14,7 @@ from dmkeras.parts import letterbox
 from dmkeras.parts.checks import check_shape, is_symbolic, whole_number
 from dmkeras.parts.segmenter_doors import COLOURS
 
+NONE = "expected at least one picture, received none; leave empty batches out"
 THICKNESS = 1 / 160  # of a limb, in parts of the picture's longer side; at least two pixels
 
 
@@ -40,6 +41,8 @@ def check_truths(truths, num_joints):
         return
     keypoints = np.asarray(keypoints)
     check_shape("keypoints", keypoints, (num_joints, 3))
+    if not len(keypoints):
+        raise ValueError(NONE)
     visibility = keypoints[..., 2]
     if not np.isin(visibility, (0, 1, 2)).all():
         wrong = visibility[~np.isin(visibility, (0, 1, 2))][0]
@@ -50,6 +53,12 @@ def check_truths(truths, num_joints):
         raise ValueError("expected finite coordinates of labelled joints, received others; give them visibility 0")
     if points.size and 0 < np.abs(points).max() <= 1:
         raise ValueError("expected keypoints in pixels, received numbers of at most 1; multiply by width and height")
+
+
+def some(images):
+    """`images` [B, H, W, C]; InvalidArgumentError, or under XLA nothing, where B is 0."""
+    with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(images)[0], NONE)]):
+        return tf.identity(images)
 
 
 def check_boxes(boxes):
