@@ -343,6 +343,20 @@ def test_joints_are_in_pixels_of_the_picture_sent(size):
     np.testing.assert_allclose(inside, [[[6, 6], [7, 2], [8, 10]]] * 2, atol=1e-3)
 
 
+def test_endpoints_answer_with_the_last_stage_and_with_all(model, images):
+    feeds = {"serving_default": (images,), "pose_in_boxes": (images, BOXES)}
+    for name, feed in feeds.items():
+        found, expected = model.signatures()[name][0](*map(tf.constant, feed)), model(*feed).numpy()
+        np.testing.assert_allclose(found["joints"], expected[:, -1], rtol=1e-5)
+        np.testing.assert_allclose(found["stages"], expected, rtol=1e-5)
+        assert not np.allclose(expected[:, -1], expected[:, 0])
+    pixels = np.round(images * 255).astype("uint8")
+    found = model.signatures()["pose_bytes"][0](tf.stack([tf.io.encode_png(picture) for picture in pixels]))
+    expected = model(pixels / np.float32(255))
+    np.testing.assert_allclose(found["joints"], expected[:, -1], atol=1e-3)
+    np.testing.assert_allclose(found["stages"], expected, atol=1e-3)
+
+
 def test_files_are_answered_in_their_own_pixels_with_a_skeleton(images):
     model = constant(make(1), [[[-0.25, 0], [0.25, 0], [0.25, 0.25]]])
     pictures = [np.full((60, 90, 3), 100, "uint8"), np.full((40, 30, 3), 100, "uint8")]

@@ -27,7 +27,7 @@ Deviations from the paper, each with its reason:
 - A stage from the third on starts from the weights of the one before it: both look at boxes of one size.
 - One delta for each joint and epoch. The paper draws 40 beforehand.
 - Of a batch the loss is the mean over pictures, and the learning rate's business. One without pictures is refused in
-  training: the statistics of normalisation would be no numbers from then on.
+  training, since it has no statistics to normalise by; XLA leaves that check out, and weights are no numbers then.
 """
 
 import functools
