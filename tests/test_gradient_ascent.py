@@ -266,6 +266,7 @@ def test_codes_stay_in_their_bounds_and_make_the_pictures(models, answers):
     assert (codes <= high).all()
     np.testing.assert_allclose(models["code"].latent(codes), answers["code"]["images"], atol=1e-6)
     begun = models["code"].ascend([0] * 50, seed=0, steps=0)["codes"].numpy()
+    assert (begun >= 0).all()
     assert (begun <= np.array(high) / 3 + 1e-6).all()  # within a standard deviation
     assert (begun.max(0) > 0.8 * np.array(high) / 3).all()
 
@@ -288,6 +289,21 @@ def test_grey_pictures_mixed_precision_and_other_channels():
 def test_a_double_precision_classifier_answers_in_single_precision(net):
     told = GradientAscent(net, steps=2).signatures()["serving_default"][0](CLASSES, SEED)
     assert {values.dtype for values in told.values()} == {tf.float32}
+    images = told["images"].numpy().astype("float64")
+    for kind in range(4):  # what stands before the softmax
+        logits = slope(net, images, np.full(3, kind))[1]
+        np.testing.assert_allclose(told["logits"][:, kind], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_that_a_code_space_makes_too_bright_are_answered_white(models):
+    beyond = keras.Sequential([keras.Input((5,)), layers.Dense(int(np.prod(SHAPE))), layers.Reshape(SHAPE)])
+    model = GradientAscent(models["l2"].classifier, latent=beyond, steps=3)
+    told = model.ascend(CLASSES, seed=0)
+    made, images = beyond(told["codes"]).numpy(), told["images"].numpy()
+    assert made.min() < -0.1 < 1.1 < made.max()
+    np.testing.assert_allclose(images, np.clip(made, 0, 1), atol=1e-6)
+    expected = model.classifier(images).numpy()[np.arange(3), CLASSES]
+    np.testing.assert_allclose(told["objective"], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["GAN", "DCGAN", "InfoGAN", "VAE", "Autoencoder"])
@@ -388,6 +404,7 @@ def test_what_does_not_fit_is_refused(options, words, models):
         ({"classes": None}, "of whole numbers, received object"),
         ({"classes": [0.5]}, "of whole numbers"),
         ({"classes": [0], "steps": 13}, "expected steps from 0 to 12"),
+        ({"classes": [0], "steps": -1}, "expected steps from 0 to 12, the model's, received -1"),
         ({"classes": [0], "every": 0}, "every must be at least 1"),
         ({"classes": [0], "seed": -1}, "seed must be from 0"),
     ],

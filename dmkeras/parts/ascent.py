@@ -42,7 +42,7 @@ def beginning(values, steps, most):
 def climb(objective, update, state, until=None):
     """A state some steps later: where no row goes on, or before step `until`, int32; see the top of the file."""
     most = state.trace.shape[1]
-    until = tf.constant(most) if until is None else tf.minimum(until, most)
+    until = tf.constant(most) if until is None else until
 
     def body(step, values, trace, used, going):
         told = []
@@ -77,7 +77,7 @@ def in_chunks(run, state, every, progress=None):
     """
     most = state.trace.shape[1]
     while int(state.step) < most and bool(tf.reduce_any(state.going)):
-        state = run(state, tf.minimum(state.step + every, most))
+        state = run(state, state.step + every)
         if progress is not None:
             progress(state)
     return state

@@ -167,8 +167,8 @@ class GradientAscent(keras.Model):
         return explanation_doors.check_classes(classes, self.num_targets, absent=absent)
 
     def _targets(self, classes):
-        """classes [B] -> those that there are."""
-        return tf.where(classes < 0, self.channel or 0, tf.minimum(classes, self.num_targets - 1))
+        """classes [B] -> those from 0 on; objectives count what is beyond the last for the last."""
+        return tf.where(classes < 0, self.channel or 0, classes)
 
     # --- the ascent ---------------------------------------------------------------------------------------------------
 

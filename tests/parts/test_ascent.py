@@ -47,6 +47,7 @@ def test_each_row_takes_its_own_number_of_steps_and_keeps_its_last_value(jit):
 def test_steps_are_capped():
     state = climb(START, [100, -3, 6])
     np.testing.assert_array_equal(state.used, [6, 0, 6])
+    np.testing.assert_array_equal(state.steps, [6, 0, 6])
     np.testing.assert_allclose(state.values[0], by_hand(START[0], 6)[0], rtol=1e-6)
     np.testing.assert_array_equal(state.values[1], START[1])
 
@@ -82,6 +83,15 @@ def test_chunks_give_the_numbers_of_one_go(every):
     for a, b in zip(one, chunks, strict=True):
         np.testing.assert_array_equal(a, b)
     assert told == [*range(every, 6, every), 6]
+
+
+def test_chunks_end_where_no_row_goes_on():
+    run = tf.function(lambda state, until: ascent.climb(objective, update, state, until), autograph=False)
+    for steps, chunks in (([3, 0, 2], 2), ([0, 0, 0], 0)):
+        told, begin = [], ascent.beginning(tf.constant(START), tf.constant(steps), 6)
+        state = ascent.in_chunks(run, begin, 2, told.append)
+        assert (len(told), int(state.step)) == (chunks, max(steps))
+        np.testing.assert_array_equal(state.values, climb(START, steps).values)
 
 
 def test_steps_are_normalised_row_by_row():

@@ -154,7 +154,18 @@ def test_a_softmax_may_stand_in_the_last_layer_or_in_a_model_within_a_model(acti
         assert explained.num_classes(model, SHAPE) == 4
 
 
-@pytest.mark.parametrize("end", [tf.nn.softmax, ops.softmax, ops.log_softmax, tf.nn.sigmoid, lambda answers: answers])
+def squeezed(answers):
+    return tf.squeeze(tf.reshape(tf.nn.softmax(answers), (-1, 1, 1, 4)), (1, 2))
+
+
+def stopped(answers):
+    return tf.stop_gradient(tf.nn.softmax(answers))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [tf.nn.softmax, ops.softmax, ops.log_softmax, tf.nn.sigmoid, lambda answers: answers, squeezed, stopped],
+)
 def test_a_subclassed_call_may_end_in_a_softmax(end):
     model = Subclassed(end)
     np.testing.assert_allclose(logits_of(model), of_numpy(model), rtol=1e-4, atol=1e-5)
@@ -166,6 +177,31 @@ def test_a_softmax_within_is_no_closing_one():
     right = 3 * probabilities / probabilities.sum(-1, keepdims=True) - 1
     np.testing.assert_allclose(logits_of(model), right, rtol=1e-4, atol=1e-5)
     assert explained.num_classes(model, SHAPE) == 4
+
+
+def pairs(answers):
+    return tf.reshape(tf.nn.softmax(tf.reshape(answers, (-1, 2, 2))), (-1, 4))
+
+
+def whole(answers):
+    return tf.cast(tf.cast(tf.nn.softmax(answers), "int32"), "float32")
+
+
+@pytest.mark.parametrize("end", [pairs, whole])
+def test_a_softmax_of_other_things_than_the_classes_is_no_closing_one(end):
+    model = Subclassed(end)
+    np.testing.assert_array_equal(logits_of(model), model(IMAGES))
+    assert explained.num_classes(model, SHAPE) == 4
+
+
+def test_answers_that_only_look_like_probabilities_are_logits():
+    """They sum to one, but some are below zero; or there is but one of them, and it is one."""
+    centred = Subclassed(lambda answers: answers - ops.mean(answers, -1, keepdims=True) + 0.25)
+    np.testing.assert_allclose(np.sum(centred(IMAGES), 1), 1, atol=1e-5)
+    assert explained.num_classes(centred, SHAPE) == 4
+    sure = sequential(outputs=1)
+    sure.set_weights([0 * weight for weight in sure.get_weights()[:-1]] + [np.ones(1)])
+    assert explained.num_classes(sure, SHAPE) == 1
 
 
 @pytest.mark.parametrize("end", [by_hand, tf.function(tf.nn.softmax, autograph=False)])
@@ -185,8 +221,9 @@ def test_mixed_and_double_precision_answer_in_float32_and_float64():
 
 
 def test_logits_are_those_of_inference():
-    model = sequential(layers.Dropout(0.9))
+    model = sequential(layers.Dropout(0.9, name="dropped"))
     np.testing.assert_array_equal(logits_of(model), logits_of(model))
+    np.testing.assert_allclose(seen(model, ["dropped"])["dropped"], of_numpy(model), rtol=1e-4, atol=1e-5)
     normal = keras.Sequential([keras.Input(SHAPE), layers.BatchNormalization(), layers.Flatten(), layers.Dense(2)])
     before = normal.get_weights()
     np.testing.assert_allclose(logits_of(normal), normal(IMAGES, training=False), rtol=1e-5, atol=1e-6)

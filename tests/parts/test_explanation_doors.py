@@ -2,6 +2,7 @@
 
 import io
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -70,6 +71,17 @@ def test_the_predicted_class_is_that_of_the_highest_logit():
     assert found.dtype == tf.int32
     np.testing.assert_array_equal(found, [1, 0, 2, 0])
     np.testing.assert_array_equal(doors.chosen(tf.constant([2, 3, 99, -9]), logits), [2, 2, 2, 2])
+
+
+def test_pictures_are_as_precise_as_the_classifier_or_what_it_takes():
+    dense = lambda dtype: keras.layers.Dense(2, dtype=dtype)
+    doubles = keras.Sequential([keras.Input((3,), dtype="float64"), dense("float64")])
+    assert doubles.compute_dtype == "float32"
+    assert doors.precision_of(doubles) == "float64"
+    assert doors.precision_of(keras.Sequential([dense("float64")], name="open")) == "float32"
+    assert doors.precision_of(keras.Model(dtype="float64")) == "float64"
+    for dtype in ("float32", "mixed_float16", "mixed_bfloat16"):
+        assert doors.precision_of(keras.Sequential([keras.Input((3,)), dense(dtype)])) == "float32"
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
