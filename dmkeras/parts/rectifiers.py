@@ -16,7 +16,7 @@ smooth rectifiers are no rectifiers here and keep their gradient; a network with
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts import strided_gradient
+from dmkeras.parts import lean_gradients, strided_gradient
 
 RULES = ("vanilla", "deconvnet", "guided")
 RECTIFIERS = ("Relu", "Relu6")
@@ -40,7 +40,8 @@ def gradient(score, images, rule="vanilla"):
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, received {rule!r}")
-    graph, override = tf.compat.v1.get_default_graph(), {"Conv2D": strided_gradient.NAME}  # the same, but quicker
+    graph = tf.compat.v1.get_default_graph()
+    override = {"Conv2D": strided_gradient.NAME, **lean_gradients.RULES}  # the same, but quicker
     if rule != "vanilla":
         override |= {kind: f"dmkeras_{rule}_{kind}" for kind in (*RECTIFIERS, "Maximum")}
     with graph.gradient_override_map(override):
