@@ -1,15 +1,15 @@
 """What a tree of labels is worth to classes that never had a box: beside a flat softmax, and beside a shuffled tree.
 
-    python -m benchmarks.yolo9000_claim --things textures
-    python -m benchmarks.yolo9000_claim --things garments --seeds 0 1 2
+    python -m benchmarks.yolo9000_claim
+    python -m benchmarks.yolo9000_claim --things garments --labelled 640 --boxes-epochs 8
     python -m benchmarks.yolo9000_claim --report
 
 training/yolo9000.py in three ways that differ in the tree alone: `natural`; `flat`, one softmax over the leaves;
 `shuffled`, the natural tree with its leaves at one another's places, drawn anew for each seed. Half of the leaves have
-boxes in training, the others labels of whole pictures alone. Data, network, steps and, for one seed, order are the same
-for all three. Records go to `--log`; what stands there already is not trained again. The report tells means and
-standard errors over seeds, and of the differences between trees of one seed. `kin_never` is no comparison with `flat`,
-whose leaves have no parent: there it is the share of right leaves.
+boxes in training, the others labels of whole pictures alone, each the name of one of three things that it shows. Data,
+network, steps and, for one seed, order are the same for all three. Records go to `--log`; what stands there already is
+not trained again. The report tells means and standard errors over seeds, and of the differences between trees of one
+seed. `kin_never` is no comparison with `flat`, whose leaves have no parent: there it is the share of right leaves.
 """
 
 import argparse
@@ -32,7 +32,6 @@ def train(things, tree, seed, options):
 
     keras.utils.set_random_seed(seed)
     recipe = yolo9000.recipe(things=things, tree=tree, tree_seed=seed, **options)
-    recipe.stages = [("joint", lambda recipe, fit: fit())]
     start, busy = time.perf_counter(), time.process_time()
     model = detection_training.trained(recipe, recipe.epochs, seed)
     took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - busy}
@@ -68,10 +67,11 @@ def cells(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--things", choices=("textures", "garments"), default="textures")
+    parser.add_argument("--things", choices=("colours", "textures", "garments"), default="colours")
     parser.add_argument("--trees", choices=TREES, nargs="+", default=TREES)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--epochs", type=int, help="of the recipe, other than its own")
+    for flag in ("--labelled", "--boxes-epochs", "--epochs"):
+        parser.add_argument(flag, type=int, help="of the recipe, other than its own")
     parser.add_argument("--data-dir", help="of Fashion-MNIST and MNIST as TFDS prepared them")
     parser.add_argument("--log", type=pathlib.Path, default=pathlib.Path("benchmarks/logs/yolo9000.jsonl"))
     parser.add_argument("--report", action="store_true", help="print what the log tells, train nothing")
@@ -79,7 +79,7 @@ def main():
     lines = [json.loads(line) for line in args.log.read_text().splitlines()] if args.log.exists() else []
     known = {(line["things"], line["tree"], line["seed"]) for line in lines}
     options = {"data_dir": args.data_dir} if args.data_dir else {}
-    options |= {"epochs": args.epochs} if args.epochs else {}
+    options |= {name: vars(args)[name] for name in ("labelled", "boxes_epochs", "epochs") if vars(args)[name]}
     for seed in () if args.report else args.seeds:
         for tree in args.trees:
             if (args.things, tree, seed) not in known:

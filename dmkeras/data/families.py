@@ -4,19 +4,22 @@
     boxes    float32 [n, 4]        tight around the whole thing; a later one may hide less than a tenth of its own box
     classes  int32   [n]           leaves, as `class_names` numbers them
 
-Two kinds of things, `things`:
+Three kinds of things, `things`:
 
     textures   rendered: squares, discs, triangles and crosses; each plain, hollow, striped or chequered. 16 leaves;
                their family is the texture.
+    colours    the same outlines, plain; 16 leaves whose family is a quarter of the circle of hues.
     garments   real: the pictures of Fashion-MNIST and MNIST (read through TFDS), in a colour each, pasted onto rendered
                ground. 20 leaves: tops, footwear, bag, trousers and dress, and ten digits. Training pictures hold
                training items alone, held-out ones test items alone.
 
 `hypernyms` tells the tree as paths, root first. `classes=(...)`: pictures of these leaves alone, for example of those
-that have boxes. Splits: train 9000 pictures of seed 1, validation 400 of seed 2, test 1000 of seed 3; a set of other
-classes is another stream. A split is one stream of NumPy's `default_rng`, as in simple_shapes.
+that have boxes; `apart=n`: of n things of n families. Splits: train 9000 pictures of seed 1, validation 400 of seed 2,
+test 1000 of seed 3; a set of other classes, or apart, is another stream. A split is one stream of NumPy's
+`default_rng`, as in simple_shapes.
 """
 
+import colorsys
 import functools
 
 import numpy as np
@@ -27,8 +30,9 @@ from dmkeras.data import rendering
 
 SIZE = 64
 SPLITS = {"train": (1, 9000), "validation": (2, 400), "test": (3, 1000)}  # seed, pictures
-THINGS = ("textures", "garments")
+THINGS = ("textures", "colours", "garments")
 NOISE = 0.04  # standard deviation of the ground
+COLOURS = ("red", "green", "cyan", "violet")  # a quarter of the circle of hues each
 TEXTURES, OUTLINES = ("plain", "hollow", "striped", "chequered"), ("square", "disc", "triangle", "cross")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 GARMENTS = {  # leaf: the nodes above it, nearest last
@@ -48,7 +52,8 @@ GARMENTS = {  # leaf: the nodes above it, nearest last
 def hypernyms(*, things="textures"):
     """{leaf: [its path]}, names from a root to the leaf."""
     check_things(things)
-    rendered = {f"{texture} {outline}": (texture,) for texture in TEXTURES for outline in OUTLINES}
+    parents = COLOURS if things == "colours" else TEXTURES
+    rendered = {f"{parent} {outline}": (parent,) for parent in parents for outline in OUTLINES}
     return {leaf: [(*above, leaf)] for leaf, above in (GARMENTS if things == "garments" else rendered).items()}
 
 
@@ -71,13 +76,14 @@ def check_things(things):
         raise ValueError(f"families: things is {things!r}, but must be one of {', '.join(THINGS)}")
 
 
-def load(split, *, data_dir=None, download=False, things="textures", classes=None, count=None, size=SIZE):
+def load(split, *, data_dir=None, download=False, things="textures", classes=None, count=None, size=SIZE, apart=None):
     """The first `count` pictures (by default all) of one split, of `classes` (by default all leaves) alone.
 
-    `data_dir` and `download` are those of Fashion-MNIST and MNIST.
+    `data_dir` and `download` are those of Fashion-MNIST and MNIST. With `apart` each picture holds so many things, of
+    as many families, which are the trees below the roots.
 
-    Raises ValueError for an unknown split, things or class, `count` < 1, or a size that is out of range, TypeError
-    for one of them that is no integer.
+    Raises ValueError for an unknown split, things or class, `count` < 1, `apart` beyond the number of families, or a
+    size that is out of range, TypeError for one of them that is no integer.
     """
     rendering.check_split("families", split)
     seed, everything = SPLITS[split]
@@ -86,18 +92,25 @@ def load(split, *, data_dir=None, download=False, things="textures", classes=Non
     wrong = sorted(set(classes or ()) - set(names))
     if wrong or (classes is not None and not len(classes)):
         raise ValueError(f"families: expected classes among {', '.join(names)}, received {wrong or classes}")
-    chosen = sorted(names.index(name) for name in classes or names)
+    chosen, kin = sorted(names.index(name) for name in classes or names), {}
+    for name in map(names.__getitem__, chosen):
+        kin.setdefault(hypernyms(things=things)[name][0][0], []).append(names.index(name))
+    if apart is not None and apart not in range(1, len(kin) + 1):
+        raise ValueError(f"families: apart is {apart!r}, but must be 1 to {len(kin)} of {', '.join(kin)}")
     signature = {
         "image": tf.TensorSpec([size, size, 3], tf.float32),
         "boxes": tf.TensorSpec([None, 4], tf.float32),
         "classes": tf.TensorSpec([None], tf.int32),
     }
-    draw = _rendered if things == "textures" else _pasted(split != "train", data_dir, download)
+    draw = {"textures": _textured, "colours": _coloured}.get(things) or _pasted(split != "train", data_dir, download)
 
     def records():
-        rng = np.random.default_rng([seed, *chosen])
-        for _ in range(count):
-            image, boxes, kinds = _picture(rng, draw, chosen, size)
+        rng, found = np.random.default_rng([seed, *chosen, *(() if apart is None else (1000 + apart,))]), 0
+        while found < count:
+            image, boxes, kinds = _picture(rng, draw, [chosen] if apart is None else list(kin.values()), apart, size)
+            if apart not in (None, len(kinds)):
+                continue  # there was no place for one
+            found += 1
             yield {"image": image, "boxes": boxes, "classes": kinds}
 
     dataset = tf.data.Dataset.from_generator(records, output_signature=signature)
@@ -112,13 +125,13 @@ def named(records, leaves):
     return records.map(lambda record: {"image": record["image"], "label": record["classes"][which(record)][0]})
 
 
-def _picture(rng, draw, chosen, size):
-    """One picture; the order of the draws is what fixes the set."""
+def _picture(rng, draw, kin, apart, size):
+    """One picture, of things of the first of `kin` or of `apart` of them; the order of the draws fixes the set."""
     image = (rng.uniform(0.15, 0.85, 3) + rng.normal(0, NOISE, (size, size, 3))).astype("float32")
     boxes, classes = [], []
-    for _ in range(rng.integers(1, 4)):
+    for family in rng.permutation(len(kin))[:apart] if apart else [0] * rng.integers(1, 4):
         side = int(rng.integers(round(0.3 * size), round(0.5 * size) + 1))
-        kind = chosen[rng.integers(len(chosen))]
+        kind = kin[family][rng.integers(len(kin[family]))]
         paint, cover = draw(rng, kind, side)  # [side, side, 3], [side, side] in [0, 1]
         rows, columns = (np.flatnonzero((cover > 0.5).any(axis)) for axis in (1, 0))
         paint, cover = (a[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] for a in (paint, cover))
@@ -156,11 +169,9 @@ def _colours(rng):
 # --- rendered things ------------------------------------------------------------------------------------------------
 
 
-def _rendered(rng, kind, side):
+def _textured(rng, kind, side):
     texture, outline = (names[place] for names, place in zip((TEXTURES, OUTLINES), divmod(kind, len(OUTLINES))))
-    width = side * rng.uniform(0.75, 1)
-    u = ((np.arange(side) + 0.5 - side / 2) / (width / 2))[None, :]
-    v = ((np.arange(side) + 0.5 - side / 2) / (side / 2))[:, None]
+    u, v = _grid(rng, side)
     first, second = _colours(rng)
     cover, other = _inside(outline, u, v), np.zeros((side, side), bool)
     period, phase, upright = rng.uniform(5, 8), rng.uniform(0, 1), rng.integers(2)
@@ -173,6 +184,21 @@ def _rendered(rng, kind, side):
         other |= odd[:, None] ^ odd[None, :]
     paint = np.where(other[..., None], second, first) + rng.normal(0, NOISE / 2, (side, side, 3))
     return paint.astype("float32"), cover.astype("float32")
+
+
+def _coloured(rng, kind, side):
+    colour, outline = divmod(kind, len(OUTLINES))
+    u, v = _grid(rng, side)
+    hue = (colour + rng.uniform(-0.3, 0.3)) / len(COLOURS)
+    paint = colorsys.hsv_to_rgb(hue % 1, *rng.uniform(0.5, 1, 2)) + rng.normal(0, NOISE / 2, (side, side, 3))
+    return paint.astype("float32"), _inside(OUTLINES[outline], u, v).astype("float32")
+
+
+def _grid(rng, side):
+    """u [1, side], v [side, 1]: places in a thing as high as the picture and at most as wide, from -1 to 1."""
+    width = side * rng.uniform(0.75, 1)
+    u = ((np.arange(side) + 0.5 - side / 2) / (width / 2))[None, :]
+    return u, ((np.arange(side) + 0.5 - side / 2) / (side / 2))[:, None]
 
 
 def _inside(outline, u, v, arm=0.36):

@@ -120,8 +120,12 @@ def _shuffled(pictures, labels, batch_size):
 def trained(recipe, epochs, seed):
     """The model of a recipe after its stages, without a run's folder: for comparisons of several in one run."""
     keras.utils.set_random_seed(seed)
-    recipe.model.compile(**recipe.compile, jit_compile=False)
-    data = tf.data.Dataset.range(epochs).flat_map(lambda epoch: recipe.data("train", 1000 * seed + epoch))
+
+    def fit(data=recipe.data, epochs=epochs, compile=recipe.compile):
+        recipe.model.compile(**compile, jit_compile=False)
+        epochs = tf.data.Dataset.range(epochs)
+        recipe.model.fit(epochs.flat_map(lambda epoch: data("train", 1000 * seed + epoch)), verbose=0)
+
     for _, stage in recipe.stages:
-        stage(recipe, lambda: recipe.model.fit(data, verbose=0))
+        stage(recipe, fit)
     return recipe.model

@@ -1,5 +1,6 @@
 """Laws of the pictures of families: what a tree of labels is trained and measured on."""
 
+import colorsys
 import hashlib
 
 import numpy as np
@@ -101,6 +102,30 @@ def test_half_of_the_leaves_of_each_family_have_boxes():
     assert not set(garments) & {"shirt", "sneaker", "trousers", "bag", "one"}
 
 
+def test_colours_are_families_of_hues():
+    rng, names = np.random.default_rng(0), families.class_names(things="colours")
+    assert (names[0], names[7], len(names)) == ("red square", "green cross", 16)
+    for kind in range(16):
+        paint, cover = families._coloured(rng, kind, 30)
+        hue = colorsys.rgb_to_hsv(*np.clip(paint[cover > 0].mean(0), 0, 1))[0]
+        off = (hue - families.COLOURS.index(names[kind].split()[0]) / 4 + 0.5) % 1 - 0.5
+        assert abs(off) < 0.3 / 4 + 0.01
+        assert paint[cover > 0].std(0).max() < 0.05
+
+
+def test_things_apart_are_of_as_many_families():
+    chosen = [name for name in families.class_names(things="colours") if name not in families.half(things="colours")]
+    records = list(families.load("train", things="colours", classes=chosen, count=60, apart=3).as_numpy_iterator())
+    assert (
+        {len(set(record["classes"] // 4)) for record in records} == {3} == {len(record["boxes"]) for record in records}
+    )
+    names = families.class_names(things="colours")
+    assert {names[kind] for record in records for kind in record["classes"]} == set(chosen)
+    assert len({record["classes"][0] // 4 for record in records}) == 4  # whichever comes first
+    again = next(families.load("train", things="colours", classes=chosen, count=1, apart=3).as_numpy_iterator())
+    np.testing.assert_array_equal(again["image"], records[0]["image"])
+
+
 def test_every_leaf_has_one_path_that_ends_with_it():
     for things, count in (("textures", 16), ("garments", 20)):
         paths = families.hypernyms(things=things)
@@ -114,12 +139,12 @@ def test_every_leaf_has_one_path_that_ends_with_it():
 @pytest.mark.parametrize("texture", range(4))
 @pytest.mark.parametrize("outline", range(4))
 def test_textures_and_outlines_are_what_they_are_called(texture, outline):
-    paint, cover = families._rendered(np.random.default_rng(3), 4 * texture + outline, 40)
+    paint, cover = families._textured(np.random.default_rng(3), 4 * texture + outline, 40)
     spread = paint[cover > 0].std(0).max()
     assert (spread > 0.1) == (texture >= 2)  # two colours
     middle = cover[20, 20] > 0
     assert middle == (texture != 1)  # a hole
-    solid = families._rendered(np.random.default_rng(3), outline, 40)[1].mean()
+    solid = families._textured(np.random.default_rng(3), outline, 40)[1].mean()
     assert (cover.mean() < 0.8 * solid) == (texture == 1)
     share = cover.any(0).mean() * cover.any(1).mean()
     expected = {0: 1.0, 1: np.pi / 4, 2: 0.5, 3: 0.59}[outline]
@@ -143,11 +168,13 @@ def test_garments_are_pasted_pictures_of_their_split(items):
     ("options", "error", "words"),
     [
         ({"split": "dev"}, ValueError, "families has no split 'dev'"),
-        ({"things": "pets"}, ValueError, "things is 'pets', but must be one of textures, garments"),
+        ({"things": "pets"}, ValueError, "things is 'pets', but must be one of textures, colours, garments"),
         ({"classes": ["plain hexagon"]}, ValueError, "received \\['plain hexagon'\\]"),
         ({"classes": []}, ValueError, "expected classes among plain square"),
         ({"count": 0}, ValueError, "count is 0"),
         ({"size": 16}, ValueError, "size is 16"),
+        ({"apart": 5}, ValueError, "apart is 5, but must be 1 to 4 of plain, hollow, striped, chequered"),
+        ({"apart": 3, "classes": ["plain disc", "plain cross"]}, ValueError, "must be 1 to 1 of plain"),
         ({"count": 1.5}, TypeError, "count is an integer"),
     ],
 )
