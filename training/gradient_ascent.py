@@ -6,7 +6,8 @@ python -m training.gradient_ascent --classifier squeezenet --weights squeezenet_
 small_cnn is trained, then the generator from its features to pictures, on the same pictures. Figures are the mean
 probability of the class in the pictures made for it: `own_` by the classifier that was climbed, `other_` by one trained
 from another seed, since what only the first sees is no picture of the class; `_data` are of held-out pictures.
-Codes are the last convolution's, since the dense features of three classes tell little but the class: --code features.
+Codes are the last convolution's, since the dense features of three classes tell little but the class: --code features
+ends in grey pictures, `own_code` .613, `other_code` .384 (seed 0, one thread, 3 minutes).
 small_cnn, seed 0, `other_`: none .699, l2 .899, yosinski 1.000, jitter_tv 1.000, code .640 (`own_` .960), data .936.
 SqueezeNet, --steps 100, `own_`: none 1.000, l2 1.000, jitter_tv 1.000, yosinski .856 (its last step blurs).
 """
