@@ -27,7 +27,7 @@ def _(op, dy):
             input_sizes=tf.shape(x), filter=w, out_backprop=above, **settings
         )
         return *map(back, parts, rows), None
-    if _is_pooled(dy.op, op) and all(part.op.type == "Relu" for part in parts):
+    if _is_pooled(dy.op, op) and all(map(_is_rectified, parts)):
         dy = _stopped_after_pooling(dy.op)
     return *tf.split(dy, [tf.shape(part)[axis] for part in parts], axis, num=len(parts)), None
 
@@ -44,6 +44,11 @@ def _channels(parts, axis):
     """How many maps each part has, where [B, H, W, C] are put side by side and all C are known; else None."""
     counts = [part.shape[3] if part.shape.rank == 4 else None for part in parts]
     return counts if axis is not None and int(axis) in (3, -1) and None not in counts else None
+
+
+def _is_rectified(part):
+    """Whether a rectifier made `part`, and its gradient is the one below, not that of another rule."""
+    return part.op.type == "Relu" and part.op.node_def.attr["_gradient_op_type"].s.decode() == RULES["Relu"]
 
 
 def _is_by_kernel(op, count):

@@ -13,7 +13,9 @@ GROUPS = tf.constant(rng.normal(size=(3, 3, 4, 6)))
 
 
 def fire(images, axis=-1, act=tf.nn.relu):
-    return tf.concat([act(tf.nn.conv2d(images, ONE, 1, "SAME")), act(tf.nn.conv2d(images, THREE, 1, "SAME"))], axis)
+    """Half of the windows of a pooling hold nothing above zero."""
+    maps = tf.nn.conv2d(images, ONE, 1, "SAME") - 3, tf.nn.conv2d(images, THREE, 1, "SAME") - 8
+    return tf.concat([act(half) for half in maps], axis)
 
 
 def pooled(maps, padding="VALID"):
@@ -26,8 +28,8 @@ NETWORKS = {
     "pooling": lambda x: pooled(fire(x)),
     "pooling with a rim": lambda x: pooled(fire(x), "SAME"),
     "pooling of what is below zero": lambda x: pooled(fire(x - 9.0, act=lambda y: y)),
-    "one rectifier of two": lambda x: pooled(tf.concat([tf.nn.relu(x), x], -1)),
-    "pooling of a rectifier": lambda x: pooled(tf.nn.relu(x)),
+    "one rectifier of two": lambda x: pooled(tf.concat([tf.nn.relu(x - 1.5), x], -1)),
+    "pooling of a rectifier": lambda x: pooled(tf.nn.relu(x - 1.5)),
     "two uses": lambda x: tf.reduce_sum(pooled(fire(x)), (1, 2)) + tf.reduce_sum(fire(x), (1, 2)),
     "two uses of one": lambda x: (lambda y: tf.reduce_sum(pooled(y), (1, 2)) + tf.reduce_sum(y, (1, 2)))(fire(x)),
     "pooling, then another": lambda x: pooled(tf.nn.relu(pooled(fire(x)) - 0.5)),
@@ -51,6 +53,11 @@ def both(network, dtype=tf.float64, jit=False):
     return found, tape.gradient(values, images)
 
 
+def test_poolings_of_the_laws_stop_some_and_pass_some():
+    for name in ("pooling", "pooling with a rim", "pooling of a rectifier"):
+        assert 0.1 < np.mean(NETWORKS[name](IMAGES) == 0) < 0.9
+
+
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_the_gradient_is_the_librarys(network):
     np.testing.assert_allclose(*both(network), rtol=1e-12, atol=1e-12)
@@ -59,6 +66,31 @@ def test_the_gradient_is_the_librarys(network):
 @pytest.mark.parametrize("name", ["convolution", "pooling", "two uses of one"])
 def test_under_xla_too(name):
     np.testing.assert_allclose(*both(NETWORKS[name], jit=True), rtol=1e-10, atol=1e-10)
+
+
+def with_rule(rule):
+    """A rectifier whose gradient under a tape is that of a rule, by hand."""
+
+    @tf.custom_gradient
+    def rectifier(x):
+        active = {"vanilla": x > 0, "guided": x > 0, "deconvnet": x == x}[rule]
+        kept = lambda dy: active if rule == "vanilla" else active & (dy > 0)
+        return tf.nn.relu(x), lambda dy: tf.where(kept(dy), dy, tf.zeros_like(dy))
+
+    return rectifier
+
+
+@pytest.mark.parametrize("rule", rectifiers.RULES)
+@pytest.mark.parametrize("after", [pooled, lambda maps: tf.nn.conv2d(maps, AFTER, 1, "SAME")], ids=["pool", "conv"])
+def test_other_rules_of_the_rectifiers_are_theirs(rule, after):
+    weight = np.random.default_rng(1).normal(size=after(fire(IMAGES)).shape)
+    score = lambda act: lambda x: tf.reduce_sum(after(fire(x, act=act)) * weight)
+    with tf.GradientTape() as tape:
+        tape.watch(IMAGES)
+        values = score(with_rule(rule))(IMAGES)
+    expected = tape.gradient(values, IMAGES)
+    run = tf.function(lambda x: rectifiers.gradient(score(tf.nn.relu), x, rule)[1], autograph=False)
+    np.testing.assert_allclose(run(IMAGES), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_kernel_in_groups_takes_the_whole():
