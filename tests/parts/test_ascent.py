@@ -89,9 +89,7 @@ def test_chunks_give_the_numbers_of_one_go(every):
 def test_chunks_end_where_no_row_goes_on(steps, calls):
     run = tf.function(lambda state, until: ascent.climb(objective, update, state, until), autograph=False)
     chunks, begin = iter([run] * calls), ascent.beginning(tf.constant(START), tf.constant(steps), 6)
-    state = ascent.in_chunks(
-        lambda *given: next(chunks)(*given), begin, 2
-    )  # one more call is an error, no endless loop
+    state = ascent.in_chunks(lambda *given: next(chunks)(*given), begin, 2)  # a call more is an error
     assert not list(chunks)
     assert int(state.step) == max(steps)
     np.testing.assert_array_equal(state.values, climb(START, steps).values)

@@ -117,6 +117,9 @@ def test_the_number_of_classes_is_that_of_the_answers():
     maps = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(4, 2)])
     with pytest.raises(ValueError, match=r"-> \[B, K\], received answers \(None, 5, 4, 4\); end it in pooling"):
         explained.num_classes(maps, SHAPE)
+    some = lambda answers: tf.boolean_mask(answers, tf.reduce_any(answers != 0, 0), axis=1)
+    with pytest.raises(ValueError, match=r"received answers \(None, None\); end it in"):
+        explained.num_classes(Subclassed(some), SHAPE)
 
 
 # --- logits ---------------------------------------------------------------------------------------------------------
