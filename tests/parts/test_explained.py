@@ -349,6 +349,17 @@ def test_a_look_leaves_the_layers_as_they_were():
     np.testing.assert_allclose(model(IMAGES), tf.reshape(first(IMAGES), (3, -1)), rtol=1e-6)
 
 
+def test_a_look_at_another_size_leaves_the_model_made_for_its_own():
+    inner = sequential()
+    picture = keras.Input(SHAPE)
+    model, larger = keras.Model(picture, inner(picture)), RNG.random((1, 9, 9, 2), "float32")
+    look = lambda images: explained.activations(model, images, ["first"], any_size=True)
+    assert tf.function(look, autograph=False)(tf.constant(larger))["first"].shape == (1, 8, 8, 3)
+    for part in (model, inner):
+        with pytest.raises(ValueError, match=r"incompatible|expected shape"):
+            part(larger)
+
+
 def test_gradients_reach_the_picture_through_a_layer():
     model = sequential()
 
