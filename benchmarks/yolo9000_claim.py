@@ -1,7 +1,7 @@
 """What a tree of labels is worth to classes that never had a box: beside a flat softmax, and beside a shuffled tree.
 
     python -m benchmarks.yolo9000_claim
-    python -m benchmarks.yolo9000_claim --things garments --labelled 640 --boxes-epochs 8
+    python -m benchmarks.yolo9000_claim --things garments --labelled 640 --boxes-epochs 8 --seeds 0 1 2 3 4 5
     python -m benchmarks.yolo9000_claim --report
 
 training/yolo9000.py in three ways that differ in the tree alone: `natural`; `flat`, one softmax over the leaves;

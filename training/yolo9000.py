@@ -76,19 +76,18 @@ def recipe(
     test = arrays(families.load("test", count=20 if fast else 400, **source), nodes)
     _, sizes, kinds = sets["train"][0]
 
+    def boxes_alone(split, seed, size=2 * BOXES):
+        (images, boxes, classes), _ = sets["train" if split == "train" else "validation"]
+        order = seed if split == "train" else None
+        return batches((images, {"boxes": boxes, "classes": classes}), size, order, True)
+
     def data(split, seed):
-        (images, boxes, classes), labels = sets["validation" if split == "test" else split]
+        (images, *_), labels = sets["train" if split == "train" else "validation"]
         order = lambda i: seed + i if split == "train" else None
-        boxed = batches((images, {"boxes": boxes, "classes": classes}), BOXES, order(0), True)
         passes = -(-len(images) * LABELS // (BOXES * (len(labels[0]) // LABELS * LABELS)))
         stream = tf.data.Dataset.range(passes).flat_map(lambda i: batches(labels, LABELS, order(i), True))
         known = tf.data.experimental.assert_cardinality(len(images) // BOXES)
-        return dmkeras.YOLO9000.joined(boxed, stream.take(len(images) // BOXES).apply(known))
-
-    def boxes_alone(split, seed):
-        shown = sets["train" if split == "train" else "validation"][0]
-        order = seed if split == "train" else None
-        return batches((shown[0], {"boxes": shown[1], "classes": shown[2]}), 2 * BOXES, order, True)
+        return dmkeras.YOLO9000.joined(boxes_alone(split, seed, BOXES), stream.take(len(images) // BOXES).apply(known))
 
     def adam(steps):
         rising = {"warmup_target": learning_rate, "warmup_steps": min(100, steps // 4)}

@@ -87,16 +87,18 @@ def load(split, *, data_dir=None, download=False, things="textures", classes=Non
     """
     rendering.check_split("families", split)
     seed, everything = SPLITS[split]
-    count, names = everything if count is None else count, class_names(things=things)
+    count, paths = everything if count is None else count, hypernyms(things=things)
+    names = list(paths)
     rendering.check("families", count=count, size=size)
     wrong = sorted(set(classes or ()) - set(names))
     if wrong or (classes is not None and not len(classes)):
         raise ValueError(f"families: expected classes among {', '.join(names)}, received {wrong or classes}")
     chosen, kin = sorted(names.index(name) for name in classes or names), {}
-    for name in map(names.__getitem__, chosen):
-        kin.setdefault(hypernyms(things=things)[name][0][0], []).append(names.index(name))
+    for leaf in chosen:
+        kin.setdefault(paths[names[leaf]][0][0], []).append(leaf)
     if apart is not None and apart not in range(1, len(kin) + 1):
         raise ValueError(f"families: apart is {apart!r}, but must be 1 to {len(kin)} of {', '.join(kin)}")
+    among, stream = ([chosen], ()) if apart is None else (list(kin.values()), (1000 + apart,))
     signature = {
         "image": tf.TensorSpec([size, size, 3], tf.float32),
         "boxes": tf.TensorSpec([None, 4], tf.float32),
@@ -105,9 +107,9 @@ def load(split, *, data_dir=None, download=False, things="textures", classes=Non
     draw = {"textures": _textured, "colours": _coloured}.get(things) or _pasted(split != "train", data_dir, download)
 
     def records():
-        rng, found = np.random.default_rng([seed, *chosen, *(() if apart is None else (1000 + apart,))]), 0
+        rng, found = np.random.default_rng([seed, *chosen, *stream]), 0
         while found < count:
-            image, boxes, kinds = _picture(rng, draw, [chosen] if apart is None else list(kin.values()), apart, size)
+            image, boxes, kinds = _picture(rng, draw, among, apart, size)
             if apart not in (None, len(kinds)):
                 continue  # there was no place for one
             found += 1

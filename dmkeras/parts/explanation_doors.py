@@ -55,8 +55,9 @@ def checked(images, classes, image_shape, num_classes, absent="the predicted"):
     return images, check_classes(classes, num_classes, images.shape[0], absent)
 
 
-def seed_rows(seed, count):
-    """`seed` as int32 [count, 2]; None is zeros, an integer the rows of `row_seeds`; ValueError for others."""
+def seed_rows(seed, batch):
+    """`seed` as int32 [B, 2] for a batch of B; None is zeros, an integer the rows of `row_seeds`; else ValueError."""
+    count = tf.shape(batch)[0] if batch.shape[0] is None else batch.shape[0]
     if seed is None:
         return tf.zeros((count, 2), "int32")
     if is_symbolic(seed):

@@ -11,8 +11,9 @@ came from; where another one stands there, or several, the gradient is cut and m
 
 import tensorflow as tf
 
+from dmkeras.parts.strided_gradient import librarys, settings
+
 RULES = {"ConcatV2": "dmkeras_lean_ConcatV2", "Relu": "dmkeras_lean_Relu"}  # operation: name of its gradient
-CONVOLUTION = ("strides", "explicit_paddings", "dilations", "padding", "data_format")
 POOLING = ("ksize", "strides", "explicit_paddings", "padding", "data_format")
 
 
@@ -22,11 +23,8 @@ def _(op, dy):
     counts = _channels(parts, tf.get_static_value(axis))
     if counts and _is_by_kernel(dy.op, sum(counts)):
         _, kernel, above = dy.op.inputs
-        settings, rows = _settings(dy.op, CONVOLUTION), tf.split(kernel, counts, axis=2)
-        back = lambda x, w: tf.raw_ops.Conv2DBackpropInput(
-            input_sizes=tf.shape(x), filter=w, out_backprop=above, **settings
-        )
-        return *map(back, parts, rows), None
+        rows = tf.split(kernel, counts, axis=2)
+        return *(librarys(x, w, above, dy.op) for x, w in zip(parts, rows)), None
     if _is_pooled(dy.op, op) and all(map(_is_rectified, parts)):
         dy = _stopped_after_pooling(dy.op)
     return *tf.split(dy, [tf.shape(part)[axis] for part in parts], axis, num=len(parts)), None
@@ -64,17 +62,11 @@ def _is_pooled(back, op):
 
 def _stopped_after_pooling(back):
     x, y, dy = back.inputs
-    settings = _settings(back, POOLING)
     dy = tf.raw_ops.ReluGrad(gradients=dy, features=y)
-    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, **settings)
+    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, **settings(back, POOLING))
 
 
 def _is_stopped(back):
     """Whether `back` is an answer of `_stopped_after_pooling`: nothing else rectifies by the maximum itself."""
     above = back.inputs[2].op if back.type == "MaxPoolGrad" else back
     return above.type == "ReluGrad" and above is not back and above.inputs[1].name == back.inputs[1].name
-
-
-def _settings(op, names):
-    found = {name: op.get_attr(name) for name in names}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 NAME = "dmkeras_strided_Conv2D"
 MOST = 4  # colours; with more the library's own is as quick
+CONVOLUTION = ("strides", "explicit_paddings", "dilations", "padding", "data_format")
 
 
 @tf.RegisterGradient(NAME)
@@ -26,11 +27,19 @@ def _(op, dy):
     alike = known and strides[1] == strides[2] > 1 and set(op.get_attr("dilations")) == {1}
     if alike and kernel.shape[2] == images.shape[3] <= MOST and padding in ("SAME", "VALID"):
         return input_gradient(dy, kernel, images.shape[1:3], strides[1], padding), None
-    names = ("strides", "explicit_paddings", "dilations", "padding", "data_format")
-    settings = {name: op.get_attr(name) for name in names}
-    settings |= {name: settings[name].decode() for name in names[3:]}
-    sizes = tf.shape(images)
-    return tf.raw_ops.Conv2DBackpropInput(input_sizes=sizes, filter=kernel, out_backprop=dy, **settings), None
+    return librarys(images, kernel, dy, op), None
+
+
+def librarys(images, kernel, dy, op):
+    """The library's gradient by images of a convolution with a kernel, set as `op` is, which may be such a gradient."""
+    sizes, options = tf.shape(images), settings(op, CONVOLUTION)
+    return tf.raw_ops.Conv2DBackpropInput(input_sizes=sizes, filter=kernel, out_backprop=dy, **options)
+
+
+def settings(op, names):
+    """{name: value} of an operation's settings, as `tf.raw_ops` takes them."""
+    found = {name: op.get_attr(name) for name in names}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
 
 
 def input_gradient(dy, kernel, sides, stride, padding):

@@ -103,8 +103,7 @@ class DeepDream(keras.Model):
 
     def call(self, images, seed=None):
         images = self._checked(images)
-        count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
-        return self._in_graph("_dreams", images, explanation_doors.seed_rows(seed, count))
+        return self._in_graph("_dreams", images, explanation_doors.seed_rows(seed, images))
 
     def dream(self, images, seed=None, progress=None):
         """The call, octave by octave.

@@ -157,8 +157,7 @@ class GradientAscent(keras.Model):
 
     def call(self, classes, seed=None):
         classes = self._checked(classes)
-        count = tf.shape(classes)[0] if classes.shape[0] is None else classes.shape[0]
-        return self._made(classes, explanation_doors.seed_rows(seed, count))["images"]
+        return self._made(classes, explanation_doors.seed_rows(seed, classes))["images"]
 
     def _checked(self, classes):
         """Classes [B] that there are; ValueError for others."""

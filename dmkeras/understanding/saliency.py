@@ -133,8 +133,7 @@ class Saliency(keras.Model):
 
     def call(self, images, classes=None, seed=None):
         images, classes = doors.checked(images, classes, self.image_shape, self._num_channels)
-        count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
-        return self._run(tf.cast(images, self._precision), classes, doors.seed_rows(seed, count))[0]
+        return self._run(tf.cast(images, self._precision), classes, doors.seed_rows(seed, images))[0]
 
     def _map(self, images, classes, seed):
         """The maps, and the class or channel [B] that each explains."""
@@ -226,7 +225,8 @@ class Saliency(keras.Model):
         """
         self.check_images(images)
         count, size = len(images), checks.whole_number("batch_size", batch_size, 1)
-        classes, rows = doors.check_classes(classes, self._num_channels, count), doors.seed_rows(seed, count)
+        classes = doors.check_classes(classes, self._num_channels, count)
+        rows = doors.seed_rows(seed, classes)
         found = [np.zeros((0, *self.image_shape[: 2 if self.reduce else 3]), self._precision)]
         for first in range(0, count, size):
             part = slice(first, first + size)
@@ -240,8 +240,8 @@ class Saliency(keras.Model):
 
         def answered(images, classes, seed=None):
             classes = tf.ensure_shape(classes, (None,))
-            seed = doors.seed_rows(seed, tf.shape(classes)[0])
-            maps, unit = self._run(tf.cast(images, self._precision), classes, tf.ensure_shape(seed, (None, 2)))
+            seed = tf.ensure_shape(doors.seed_rows(seed, classes), (None, 2))
+            maps, unit = self._run(tf.cast(images, self._precision), classes, seed)
             return tf.cast(maps, "float32"), unit
 
         def of_images(images, *others):
