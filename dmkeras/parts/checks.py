@@ -110,11 +110,11 @@ def check_images(images, image_shape, slack=0.0):
     if not isinstance(images, dict) and images.dtype.kind in "OUSMmc":
         raise ValueError(f"expected images as an array of numbers, received {received} of {images.dtype}")
     check_shape("images", images, image_shape)
-    wrong = np.size(images) - np.isfinite(images).sum()
-    if wrong:
-        raise ValueError(f"expected pixels in [0, 1], received {wrong} that are not finite; look at the data")
     low, high = (images.min(), images.max()) if images.size else (0, 0)
-    if not -slack <= low <= high <= 1 + slack:
+    if not -slack <= low <= high <= 1 + slack:  # nor where one is no number
+        wrong = np.size(images) - np.isfinite(images).sum()
+        if wrong:
+            raise ValueError(f"expected pixels in [0, 1], received {wrong} that are not finite; look at the data")
         remedy = "divide 8-bit pixels by 255" if high > 1 and low >= 0 else "move and scale them"
         raise ValueError(f"expected pixels in [0, 1], received {low} to {high}; {remedy}")
 

@@ -11,6 +11,7 @@ came from; where another one stands there, or several, the gradient is cut and m
 
 import tensorflow as tf
 
+from dmkeras.parts import chosen_gradient
 from dmkeras.parts.strided_gradient import librarys, settings
 
 RULES = {"ConcatV2": "dmkeras_lean_ConcatV2", "Relu": "dmkeras_lean_Relu"}  # operation: name of its gradient
@@ -35,7 +36,8 @@ def _(op, dy):
     if _is_pooled(dy.op, op):
         return _stopped_after_pooling(dy.op)
     whole = dy.op.inputs[0].op if dy.op.type == "SplitV" else dy.op
-    return dy if _is_stopped(whole) else tf.raw_ops.ReluGrad(gradients=dy, features=op.outputs[0])
+    stop = lambda dy, y: tf.raw_ops.ReluGrad(gradients=dy, features=y)
+    return dy if _is_stopped(whole) else chosen_gradient.by_map(stop, dy, op.outputs[0])
 
 
 def _channels(parts, axis):

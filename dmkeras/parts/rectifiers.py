@@ -13,10 +13,12 @@ smooth rectifiers are no rectifiers here and keep their gradient; a network with
 `gradient` runs inside of a `tf.function(autograph=False)` alone.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts import lean_gradients, strided_gradient
+from dmkeras.parts import chosen_gradient, lean_gradients, strided_gradient
 
 RULES = ("vanilla", "deconvnet", "guided")
 RECTIFIERS = ("Relu", "Relu6")
@@ -41,7 +43,11 @@ def gradient(score, images, rule="vanilla"):
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, received {rule!r}")
     graph = tf.compat.v1.get_default_graph()
-    override = {"Conv2D": strided_gradient.NAME, **lean_gradients.RULES}  # the same, but quicker
+    override = {
+        "Conv2D": strided_gradient.NAME,
+        **lean_gradients.RULES,
+        **chosen_gradient.RULES,
+    }  # the same, but quicker
     if rule != "vanilla":
         override |= {kind: f"dmkeras_{rule}_{kind}" for kind in (*RECTIFIERS, "Maximum")}
     with graph.gradient_override_map(override):
@@ -50,7 +56,7 @@ def gradient(score, images, rule="vanilla"):
         _check_reached(values, images, rule)
     (found,) = tf.gradients(values, images)  # a GradientTape would not ask for the rules
     for op in graph.get_operations():
-        if _rule_of(op) in override.values():
+        if _rule_of(op).startswith("dmkeras_"):
             op._clear_attr("_gradient_op_type")  # done with: a SavedModel would look for it when it is written
     if found is None:
         raise ValueError("the score does not depend on the picture: no gradient comes back to it")
@@ -60,10 +66,10 @@ def gradient(score, images, rule="vanilla"):
 # --- the rules -----------------------------------------------------------------------------------------------------
 
 
-def _passes(rule, dy, active):
-    """dy under a rule, where `active` tells the places that a rectifier let through."""
-    kept = dy > 0 if rule == "deconvnet" else (dy > 0) & active
-    return tf.where(kept, dy, tf.zeros_like(dy))
+def _passes(rule, dy, y, stop=tf.raw_ops.ReluGrad):
+    """dy under a rule, where a rectifier with the gradient `stop` answered y."""
+    dy = tf.nn.relu(dy)
+    return dy if rule == "deconvnet" else stop(gradients=dy, features=y)
 
 
 def _is_zero(tensor):
@@ -74,17 +80,17 @@ def _is_zero(tensor):
 def _register(rule):
     @tf.RegisterGradient(f"dmkeras_{rule}_Relu")
     def _(op, dy):
-        return _passes(rule, dy, op.outputs[0] > 0)
+        return chosen_gradient.by_map(functools.partial(_passes, rule), dy, op.outputs[0])
 
     @tf.RegisterGradient(f"dmkeras_{rule}_Relu6")
     def _(op, dy):
-        return _passes(rule, dy, (op.outputs[0] > 0) & (op.outputs[0] < 6))
+        return _passes(rule, dy, op.outputs[0], tf.raw_ops.Relu6Grad)
 
     @tf.RegisterGradient(f"dmkeras_{rule}_Maximum")
     def _(op, dy):
         x, y = op.inputs
         if _is_zero(y) or _is_zero(x):
-            found = _passes(rule, dy, op.outputs[0] > 0)
+            found = _passes(rule, dy, op.outputs[0])
             return (found, None) if _is_zero(y) else (None, found)
         over, both = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(x), s1=tf.shape(y)), (x, y)
         shares = tf.where(x >= y, dy, 0), tf.where(x >= y, tf.zeros_like(dy), dy)

@@ -29,13 +29,14 @@ Deviations, each with its reason:
 - The noise of a picture follows from its seed, row [2] of `seed`, and so does not change from call to call.
 """
 
+import functools
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dmkeras.parts import checks, explained, seeds
+from dmkeras.parts import checks, chosen_gradient, explained, seeds
 from dmkeras.parts import explanation_doors as doors
 from dmkeras.parts.rectifiers import RULES, gradient
 
@@ -145,7 +146,7 @@ class Saliency(keras.Model):
         if self.method in ("input_x_gradient", "integrated"):
             found *= images - np.asarray(self.baseline if self.method == "integrated" else 0.0, self._precision)
         if self.reduce:
-            found = tf.reduce_max(tf.abs(found), -1) if self.reduce == "max_abs" else tf.reduce_sum(found, -1)
+            found = _largest(found) if self.reduce == "max_abs" else tf.reduce_sum(found, -1)
         return found, unit % self._num_channels
 
     def _answers(self, images):
@@ -175,7 +176,7 @@ class Saliency(keras.Model):
         def score(pictures):
             answers = self._answers(pictures)
             units.append(unit_of(answers))
-            return tf.gather(answers, units[0], batch_dims=1)
+            return chosen_gradient.choose(answers, units[0])
 
         _, found = gradient(score, images, self._rule)
         return units[0], found
@@ -297,6 +298,11 @@ class Saliency(keras.Model):
     @classmethod
     def from_config(cls, config):
         return cls(**{**config, "classifier": doors.restored(config["classifier"])})
+
+
+def _largest(found):
+    """max |g_c| over colours c, [B, H, W, C] -> [B, H, W]; twice as quick as `tf.reduce_max` over so few."""
+    return functools.reduce(tf.maximum, tf.unstack(tf.abs(found), axis=-1))
 
 
 def _rule_of(method, rule):
