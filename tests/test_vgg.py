@@ -18,10 +18,12 @@ def model():
 
 
 def scattered(model):
+    """The mean of kernels is above zero, so that no layer is dead, which two filters are soon by chance."""
     generator = np.random.default_rng(1)
     for weight in model.weights:
-        if "bias" in weight.path:
-            weight.assign(generator.normal(size=weight.shape))
+        draw = generator.normal if "bias" in weight.path else generator.uniform
+        low, high = (0, 1) if "bias" in weight.path else np.array([-0.4, 1]) / (0.3 * np.prod(weight.shape[:-1]))
+        weight.assign(draw(low, high, weight.shape))
     return model
 
 

@@ -79,9 +79,17 @@ def ops(graph_def):
 
 
 def assert_same(answer, expected):
+    """Folded constants round otherwise: numbers by 1e-5, and where that falls between two levels, a pixel by one."""
     assert answer.keys() == expected.keys()
     for key, value in answer.items():
-        if value.dtype == object:
+        if key.endswith("_bytes"):
+            pixels, before = (
+                np.stack([tf.io.decode_png(file) for file in files]).astype(int) for files in (value, expected[key])
+            )
+            off = np.abs(pixels - before)
+            assert off.max() <= 1
+            assert np.mean(off > 0) < 0.02
+        elif value.dtype == object:
             assert value.tolist() == expected[key].tolist()
         else:
             np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-6)
