@@ -20,6 +20,7 @@ import time
 import numpy as np
 
 TREES = ("natural", "flat", "shuffled")
+SETTINGS = ("labelled", "boxes_epochs", "epochs")  # of the recipe, where they are other than its own
 TOLD = ("map50_boxed", "map50_never", "map_never", "kin_never")
 
 
@@ -38,14 +39,19 @@ def train(things, tree, seed, options):
     return {"things": things, "tree": tree, "seed": seed, **options, **took, **recipe.evaluate(model)}
 
 
+def kind(line):
+    """What a run is of, but for its tree and seed: its things, and its settings in words."""
+    return " ".join([line["things"], *(f"{name} {line[name]}" for name in SETTINGS if name in line)])
+
+
 def report(lines):
-    """Prints a table for each kind of things."""
-    for things in sorted({line["things"] for line in lines}):
+    """Prints a table for each kind of runs."""
+    for name in sorted(set(map(kind, lines))):
         found = {tree: {} for tree in TREES}
         for line in lines:
-            if line["things"] == things:
+            if kind(line) == name:
                 found[line["tree"]][line["seed"]] = [line[key] for key in TOLD]
-        print(f"\n{things}", f"| tree | seeds | {' | '.join(TOLD)} |", "| --- " * (2 + len(TOLD)) + "|", sep="\n")
+        print(f"\n{name}", f"| tree | seeds | {' | '.join(TOLD)} |", "| --- " * (2 + len(TOLD)) + "|", sep="\n")
         for tree, runs in found.items():
             if runs:
                 print(f"| {tree} | {len(runs)} | {' | '.join(cells(list(runs.values())))} |")
@@ -70,19 +76,19 @@ def main():
     parser.add_argument("--things", choices=("colours", "textures", "garments"), default="colours")
     parser.add_argument("--trees", choices=TREES, nargs="+", default=TREES)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    for flag in ("--labelled", "--boxes-epochs", "--epochs"):
-        parser.add_argument(flag, type=int, help="of the recipe, other than its own")
+    for name in SETTINGS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="of the recipe, other than its own")
     parser.add_argument("--data-dir", help="of Fashion-MNIST and MNIST as TFDS prepared them")
     parser.add_argument("--log", type=pathlib.Path, default=pathlib.Path("benchmarks/logs/yolo9000.jsonl"))
     parser.add_argument("--report", action="store_true", help="print what the log tells, train nothing")
     args = parser.parse_args()
     lines = [json.loads(line) for line in args.log.read_text().splitlines()] if args.log.exists() else []
-    known = {(line["things"], line["tree"], line["seed"]) for line in lines}
+    known = {(kind(line), line["tree"], line["seed"]) for line in lines}
     options = {"data_dir": args.data_dir} if args.data_dir else {}
-    options |= {name: vars(args)[name] for name in ("labelled", "boxes_epochs", "epochs") if vars(args)[name]}
+    options |= {name: vars(args)[name] for name in SETTINGS if vars(args)[name]}
     for seed in () if args.report else args.seeds:
         for tree in args.trees:
-            if (args.things, tree, seed) not in known:
+            if (kind({"things": args.things, **options}), tree, seed) not in known:
                 lines.append(train(args.things, tree, seed, options))
                 lines[-1].pop("data_dir", None)
                 args.log.parent.mkdir(parents=True, exist_ok=True)
