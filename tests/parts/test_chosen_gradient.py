@@ -32,6 +32,10 @@ LEAN = {
 }
 WHOLE = {
     "strides": lambda x: mean(maps(x, strides=2)),
+    "strides of more maps": lambda x: mean(maps(maps(x, WIDE), DENSE[None, None], strides=2)),
+    "sizes unknown": lambda x: tf.ensure_shape(
+        mean(tf.compat.v1.placeholder_with_default(maps(x), [None] * 4)), (3, 7)
+    ),
     "3x3": lambda x: mean(maps(x, WIDE)),
     "another rectifier": lambda x: mean(maps(x, act=tf.nn.relu6)),
     "scaled": lambda x: 3.0 * mean(maps(x)),
@@ -73,7 +77,7 @@ def test_under_xla_too(name):
     np.testing.assert_allclose(*both(LEAN[name], jit=True), rtol=1e-10, atol=1e-12)
 
 
-def gradients_of(network, images=IMAGES):
+def gradients_of(network, rule="vanilla", images=IMAGES):
     """(type, shape) of all that the gradient asks for and the network's own answers do not."""
     count = []
 
@@ -82,7 +86,7 @@ def gradients_of(network, images=IMAGES):
         count.append(len(tf.compat.v1.get_default_graph().get_operations()))
         return values
 
-    run = tf.function(lambda x: rectifiers.gradient(score, x)[1], autograph=False).get_concrete_function(
+    run = tf.function(lambda x: rectifiers.gradient(score, x, rule)[1], autograph=False).get_concrete_function(
         tf.TensorSpec((None, *images.shape[1:]), images.dtype)
     )
     behind, todo, seen = set(run.graph.get_operations()[count[0] :]), [tensor.op for tensor in run.outputs], set()
@@ -94,9 +98,10 @@ def gradients_of(network, images=IMAGES):
     return [(op.type, tuple(tensor.shape)) for op in seen & behind for tensor in op.outputs]
 
 
-@pytest.mark.parametrize("name", LEAN)
-def test_maps_of_other_classes_are_not_computed(name):
-    found = gradients_of(LEAN[name])
+@pytest.mark.parametrize("rule", rectifiers.RULES)
+@pytest.mark.parametrize("name", [name for name in LEAN if name != "not rectified"])
+def test_maps_of_other_classes_are_not_computed(name, rule):
+    found = gradients_of(LEAN[name], rule)
     assert not [kind for kind, shape in found if len(shape) == 4 and shape[3] == 7]
     assert sum(kind == "Conv2DBackpropInput" for kind, _ in found) == name.startswith("behind")
 
