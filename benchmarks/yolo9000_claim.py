@@ -76,8 +76,8 @@ def main():
     parser.add_argument("--things", choices=("colours", "textures", "garments"), default="colours")
     parser.add_argument("--trees", choices=TREES, nargs="+", default=TREES)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    for name in SETTINGS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="of the recipe, other than its own")
+    for flag in ("--labelled", "--boxes-epochs", "--epochs"):
+        parser.add_argument(flag, type=int, help="of the recipe, other than its own")
     parser.add_argument("--data-dir", help="of Fashion-MNIST and MNIST as TFDS prepared them")
     parser.add_argument("--log", type=pathlib.Path, default=pathlib.Path("benchmarks/logs/yolo9000.jsonl"))
     parser.add_argument("--report", action="store_true", help="print what the log tells, train nothing")
