@@ -54,14 +54,14 @@ def _(op, dy):
 def _(op, dy):
     x, axes = op.inputs
     sides, found, fixed = tf.shape(x), _read(dy), tf.get_static_value(axes)
-    axes = tf.reshape(axes % tf.rank(x), (-1, 1))
-    share = 1 / tf.cast(tf.reduce_prod(tf.gather_nd(sides, axes)), dy.dtype)
+    axes = tf.reshape(tf.cast(axes, "int32") % tf.rank(x), (-1, 1))
+    count = tf.cast(tf.reduce_prod(tf.gather_nd(sides, axes)), dy.dtype)
     if found and x.shape.rank == 4 and fixed is not None and sorted(fixed.ravel() % 4) == [1, 2]:
         classes, dy = found
-        dy = share * tf.broadcast_to(tf.reshape(dy, (-1, 1, 1, 1)), (*tf.unstack(sides[:3]), 1))
+        dy = tf.broadcast_to(tf.reshape(dy / count, (-1, 1, 1, 1)), (*tf.unstack(sides[:3]), 1))
         return _written(classes, dy, x), None
     kept = tf.tensor_scatter_nd_update(sides, axes, tf.ones_like(axes[:, 0]))
-    return tf.broadcast_to(tf.reshape(share * dy, kept), sides), None
+    return tf.broadcast_to(tf.reshape(dy / count, kept), sides), None
 
 
 def _written(classes, share, like):

@@ -153,7 +153,7 @@ def test_a_kernel_in_groups_takes_the_whole():
         assert not np.delete(picture, (first, first + 1), -1).any()
 
 
-@pytest.mark.parametrize("axes", [0, -1, (0, 2), (3, -2), (-3, -2), (1, 2, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("axes", [0, -1, (0, 2), (3, -2), (-3, -2), (1, 2, 3), (0, 1, 2, 3), (), np.array([-1, 2])])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_means_over_any_axes_keep_their_gradient(axes, keepdims):
     """Of a picture whose size is not known when it is traced."""
