@@ -40,9 +40,7 @@ def main():
     import torch
 
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(
-        1
-    )  # operations in turn, as torch does them; more slow torch down
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # operations in turn, as torch does them
     torch.set_num_threads(options.threads)
     from dmkeras.backbones.squeezenet import SqueezeNet
 

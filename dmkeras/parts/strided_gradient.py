@@ -27,10 +27,12 @@ def _(op, dy):
     channels_last = op.get_attr("data_format") == b"NHWC"
     known = images.shape[1:].is_fully_defined() and kernel.shape.is_fully_defined() and channels_last
     alike = known and strides[1] == strides[2] > 1 and set(op.get_attr("dilations")) == {1}
-    if alike and kernel.shape[2] == images.shape[3] <= MOST and padding in ("SAME", "VALID"):
+    plain = padding in ("SAME", "VALID")
+    if alike and kernel.shape[2] == images.shape[3] <= MOST and plain:
         return input_gradient(dy, kernel, images.shape[1:3], strides[1], padding), None
     found = None
-    if channels_last and kernel.shape[:3] == (1, 1, images.shape[3]) and strides == [1, 1, 1, 1]:
+    by_points = channels_last and plain and kernel.shape[:3] == (1, 1, images.shape[3])
+    if by_points and strides == [1, 1, 1, 1]:
         found = chosen_gradient.of_convolution(dy, kernel)
     return librarys(images, kernel, dy, op) if found is None else found, None
 

@@ -36,6 +36,7 @@ WHOLE = {
     "sizes unknown": lambda x: tf.ensure_shape(
         mean(tf.compat.v1.placeholder_with_default(maps(x), [None] * 4)), (3, 7)
     ),
+    "a rim of zeros": lambda x: mean(tf.nn.relu(tf.nn.conv2d(x, HEAD, 1, [[0, 0], [1, 2], [0, 1], [0, 0]]))),
     "3x3": lambda x: mean(maps(x, WIDE)),
     "another rectifier": lambda x: mean(maps(x, act=tf.nn.relu6)),
     "scaled": lambda x: 3.0 * mean(maps(x)),
